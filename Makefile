@@ -1,0 +1,38 @@
+# make demo: the whole idea on the embedded data set.  make test: every test.  Both make .venv first, once.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := runs/demo
+
+.PHONY: demo test lint format notebooks clean
+
+# Tests and committed notebooks run on one thread: equal threads give equal results, and two workers share two cores.
+test notebooks: export OMP_NUM_THREADS := 1
+
+$(VENV)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[notebooks,dev]'
+	touch $@
+
+demo: $(VENV)/.ready
+	$(BIN)/python -m csnb demo $(DEMO)
+
+test: $(VENV)/.ready lint
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout=300 \
+	    --nbval-sanitize-with tests/nbval.cfg notebooks
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+format: $(VENV)/.ready
+	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+notebooks: $(VENV)/.ready
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace $(wildcard notebooks/*.ipynb)
+	$(BIN)/nbstripout --keep-output --keep-count --extra-keys \
+	    "metadata.papermill cell.metadata.papermill cell.metadata.execution metadata.widgets metadata.language_info.version" \
+	    $(wildcard notebooks/*.ipynb)
+
+clean:
+	rm -rf $(VENV) runs

@@ -1,0 +1,242 @@
+"""The paper's six attacks through advertorch, under one threat model. The only file that imports advertorch."""
+
+import math
+import sys
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from csnb.errors import InputError
+from csnb.models import Normalized
+
+
+def _import_advertorch() -> tuple[types.ModuleType, types.ModuleType]:
+    """advertorch 0.2.3 imports ``zero_gradients``, which torch dropped from this module in 1.9 (it uses it in FAB only)."""
+    gradcheck = sys.modules["torch.autograd.gradcheck"]  # the attribute of that name is a function
+    if not hasattr(gradcheck, "zero_gradients"):
+        gradcheck.zero_gradients = lambda x: x.grad is not None and x.grad.detach_().zero_()
+    from advertorch import attacks
+    from advertorch.attacks import iterative_projected_gradient
+
+    return attacks, iterative_projected_gradient
+
+
+advertorch_attacks, advertorch_iterative = _import_advertorch()
+Loss = Callable[[Tensor, Tensor], Tensor]  # (logits (B, m), labels (B,)) -> sum over the batch
+
+
+@dataclass(frozen=True)
+class ThreatModel:
+    """How far an attacker may move an image.
+
+    ``eps``: radius of the ball, >= 0, in units of ``space``: ``normalized`` (after the model's first layer, as the paper
+    measured) or ``pixel``. ``norm``: of the ball for FGSM, PGD and MIA; L2BIA and LinfBIA have their own (all with the
+    same ``eps``), CW has no ball. ``bounded``: adversarial images are valid images, pixels in [0, 1]; CW's always are.
+    """
+
+    eps: float
+    norm: Literal["linf", "l2"] = "linf"
+    space: Literal["normalized", "pixel"] = "normalized"
+    bounded: bool = False
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.eps) and self.eps >= 0):
+            raise InputError(f"eps: {self.eps} is not a radius; allowed: 0 or more")
+
+
+@dataclass(frozen=True)
+class _Target:
+    """What advertorch attacks: a function from its own units to logits, with a box that images stay in (or none)."""
+
+    predict: Callable[[Tensor], Tensor]
+    box: tuple[Tensor, Tensor]  # valid images in these units, (C, H, W) each
+    bounded: bool
+    eps: float
+    order: float  # 2 or inf
+    loss: Loss
+
+    @property
+    def clip(self) -> dict[str, Tensor | None]:
+        low, high = self.box if self.bounded else (None, None)
+        return {"clip_min": low, "clip_max": high}
+
+
+def _fgsm(target: _Target, x: Tensor, y: Tensor) -> Tensor:
+    kind = advertorch_attacks.GradientSignAttack if target.order == math.inf else advertorch_attacks.GradientAttack
+    return kind(target.predict, target.loss, eps=target.eps, **target.clip).perturb(x, y)
+
+
+def _iterate(target: _Target, x: Tensor, y: Tensor, start: Tensor, *, order: float, steps: int, step_size: float) -> Tensor:
+    """The loop that advertorch's PGD and BIA share; it makes ``start`` the first perturbation."""
+    return advertorch_iterative.perturb_iterative(
+        x, y, target.predict, steps, target.eps, step_size, target.loss, delta_init=start, ord=order, **target.clip
+    ).detach()
+
+
+def random_start(x: Tensor, eps: float, order: float) -> Tensor:
+    """A perturbation drawn uniformly from the ball: of the cube (linf, as advertorch does) or of the sphere's inside."""
+    if order == math.inf:
+        return eps * torch.empty_like(x).uniform_(-1, 1)
+    direction = torch.nn.functional.normalize(torch.randn_like(x).flatten(1)).view_as(x)
+    radius = eps * torch.rand(len(x), device=x.device) ** (1 / x[0].numel())
+    return direction * radius.view(-1, 1, 1, 1)
+
+
+def _pgd(target: _Target, x: Tensor, y: Tensor, *, steps: int, step_size: float, restarts: int) -> Tensor:
+    """Each restart attacks from a fresh random point; an image keeps the first adversarial one that fools the model."""
+    result = None
+    for _ in range(restarts):
+        start = random_start(x, target.eps, target.order)
+        if target.bounded:
+            start = torch.clamp(x + start, *target.box) - x
+        found = _iterate(target, x, y, start, order=target.order, steps=steps, step_size=step_size)
+        if result is None:
+            result = found
+        if restarts > 1:
+            with torch.no_grad():
+                standing = target.predict(result).argmax(1) == y
+            result = torch.where(standing.view(-1, 1, 1, 1), found, result)
+    return result
+
+
+def _bia(target: _Target, x: Tensor, y: Tensor, *, order: float, steps: int, step_size: float) -> Tensor:
+    return _iterate(target, x, y, torch.zeros_like(x), order=order, steps=steps, step_size=step_size)
+
+
+def _mia(target: _Target, x: Tensor, y: Tensor, *, steps: int, step_size: float, decay: float) -> Tensor:
+    return advertorch_attacks.MomentumIterativeAttack(
+        target.predict,
+        target.loss,
+        eps=target.eps,
+        nb_iter=steps,
+        decay_factor=decay,
+        eps_iter=step_size,
+        ord=target.order,
+        **target.clip,
+    ).perturb(x, y)
+
+
+def _cw(
+    target: _Target,
+    x: Tensor,
+    y: Tensor,
+    *,
+    steps: int,
+    searches: int,
+    step_size: float,
+    initial_const: float,
+    confidence: float,
+) -> Tensor:
+    """Minimal L2 perturbation that fools the model, without a ball; an image that it cannot fool comes back unchanged."""
+    low, high = target.box
+    classes = target.predict(x[:1]).shape[1]
+    return advertorch_attacks.CarliniWagnerL2Attack(
+        target.predict,
+        classes,
+        confidence=confidence,
+        learning_rate=step_size,
+        binary_search_steps=searches,
+        max_iterations=steps,
+        initial_const=initial_const,
+        clip_min=low,
+        clip_max=high,
+    ).perturb(x, y)
+
+
+# Each attack's options and their defaults: advertorch's own, but for CW's `steps` (there 10,000; see Experiment).
+ATTACKS: dict[str, dict[str, int | float]] = {
+    "FGSM": {},
+    "PGD": {"steps": 40, "step_size": 0.01, "restarts": 1},
+    "CW": {"steps": 100, "searches": 9, "step_size": 0.01, "initial_const": 1e-3, "confidence": 0.0},
+    "MIA": {"steps": 40, "step_size": 0.01, "decay": 1.0},
+    "L2BIA": {"steps": 10, "step_size": 0.05},
+    "LinfBIA": {"steps": 10, "step_size": 0.05},
+}
+_RUN: dict[str, Callable[..., Tensor]] = {
+    "FGSM": _fgsm,
+    "PGD": _pgd,
+    "CW": _cw,
+    "MIA": _mia,
+    "L2BIA": partial(_bia, order=2),
+    "LinfBIA": partial(_bia, order=math.inf),
+}
+
+
+def cross_entropy_sum(logits: Tensor, labels: Tensor) -> Tensor:
+    """What the paper's attacks maximise."""
+    return nn.functional.cross_entropy(logits, labels, reduction="sum")
+
+
+def perturb(
+    model: Normalized,
+    x: Tensor,
+    y: Tensor,
+    attack: str,
+    threat: ThreatModel,
+    *,
+    loss: Loss = cross_entropy_sum,
+    seed: int | None = None,
+    **options: int | float,
+) -> Tensor:
+    """Adversarial images (B, C, H, W) for pixels ``x`` (B, C, H, W) in [0, 1] with labels ``y`` (B,).
+
+    ``attack``: a key of `ATTACKS`, whose ``options`` default to that table. ``loss``: what is maximised (not by CW).
+    ``seed``: of random starts; None continues torch's global generator. The images are those that advertorch returns;
+    a pixel whose value is not finite (a model with non-finite gradients) is left as it was. The model is attacked in
+    evaluation mode and left as it was: mode, gradients, requires_grad.
+    """
+    if attack not in ATTACKS:
+        raise InputError(f"attacks: {attack!r} is unknown; allowed: {', '.join(ATTACKS)}")
+    unknown = set(options) - set(ATTACKS[attack])
+    if unknown:
+        raise InputError(f"{attack}: no option {', '.join(sorted(unknown))}; allowed: {', '.join(ATTACKS[attack]) or 'none'}")
+    if not len(x) or (threat.eps == 0 and attack != "CW"):
+        return x.clone()
+    normalized = threat.space == "normalized"
+    corners = [torch.full_like(x[:1], value) for value in (0.0, 1.0)]
+    with _frozen(model), _seeded(seed):
+        target = _Target(
+            predict=model.body if normalized else model,
+            box=tuple((model.normalize(c) if normalized else c)[0] for c in corners),
+            bounded=threat.bounded,
+            eps=float(threat.eps),
+            order=math.inf if threat.norm == "linf" else 2,
+            loss=loss,
+        )
+        start = model.normalize(x) if normalized else x
+        found = _RUN[attack](target, start, y, **(ATTACKS[attack] | options)).detach()
+        images = model.denormalize(found) if normalized else found
+    return torch.where(torch.isfinite(images), images, x)
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, parameters without gradients (a sixth faster), and everything as before at the end."""
+    modes = {module: module.training for module in model.modules()}
+    needed = {p: p.requires_grad for p in model.parameters()}
+    model.eval().requires_grad_(False)
+    try:
+        with torch.enable_grad():
+            yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+        for parameter, requires_grad in needed.items():
+            parameter.requires_grad_(requires_grad)
+
+
+@contextmanager
+def _seeded(seed: int | None) -> Iterator[None]:
+    """Random numbers from ``seed`` inside, the global generators untouched outside."""
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield

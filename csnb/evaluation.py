@@ -1,0 +1,157 @@
+"""Attack a model, keep every prediction, and count: per class, both sides of protection, costs, with intervals."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from csnb.attacks import ThreatModel, perturb
+from csnb.models import Normalized
+
+BATCH = 256  # images attacked at once; random starts depend on it
+Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Every prediction of one evaluation, from which any score can be computed without attacking again.
+
+    ``labels``: (N,) true classes of all test images. ``attacked``: (M,) indices of the test images that were attacked.
+    ``predictions``: ``clean`` (N,), each attack (M,); the smallest unsigned integers that hold the classes (one byte up
+    to 256). ``norms``: mean (linf, L2) of each attack's perturbation, in pixels of [0, 1].
+    """
+
+    labels: np.ndarray
+    attacked: np.ndarray
+    predictions: dict[str, np.ndarray] = field(default_factory=dict)
+    norms: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def labels_of(self, attack: str) -> np.ndarray:
+        """True classes of the images that ``predictions[attack]`` speaks of."""
+        return self.labels if attack == "clean" else self.labels[self.attacked]
+
+
+@torch.no_grad()
+def predict(model: Normalized, x: Tensor) -> np.ndarray:
+    """Predicted classes (N,) of pixels ``x`` (N, C, H, W), in evaluation mode."""
+    model.eval()
+    batches = [model(batch).argmax(1) for batch in x.split(BATCH)]
+    return torch.cat(batches).cpu().numpy()
+
+
+def evaluate(
+    model: Normalized,
+    x: Tensor,
+    y: Tensor,
+    *,
+    attacks: Mapping[str, Mapping[str, int | float]],
+    threat: ThreatModel,
+    attacked: Tensor | None = None,
+    seed: int = 0,
+    on_attack: Callable[[str], None] = lambda name: None,
+) -> Outcome:
+    """Predictions for test images ``x`` (N, C, H, W), ``y`` (N,), clean and under each attack.
+
+    ``attacks``: options by attack name. ``attacked``: indices of the images to attack, default all. ``seed``: of each
+    attack's random starts, so that no attack's result depends on which others run. ``on_attack``: told what is done.
+    """
+    index = torch.arange(len(x), device=x.device) if attacked is None else attacked
+    clean = predict(model, x)
+    with torch.no_grad():
+        smallest = np.min_scalar_type(model(x[:1]).shape[1] - 1)
+    outcome = Outcome(y.cpu().numpy(), index.cpu().numpy())
+    outcome.predictions["clean"] = clean.astype(smallest)
+    on_attack("clean")
+    for name, options in attacks.items():
+        predictions, norms = _attack(model, x[index], y[index], name, threat, seed, options)
+        outcome.predictions[name], outcome.norms[name] = predictions.astype(smallest), norms
+        on_attack(name)
+    return outcome
+
+
+def _attack(
+    model: Normalized, x: Tensor, y: Tensor, name: str, threat: ThreatModel, seed: int, options: Mapping[str, int | float]
+) -> tuple[np.ndarray, tuple[float, float]]:
+    predictions, linf, l2 = [], [], []
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for images, labels in zip(x.split(BATCH), y.split(BATCH), strict=True):
+            adversarial = perturb(model, images, labels, name, threat, **options)
+            delta = (adversarial - images).flatten(1)
+            predictions.append(predict(model, adversarial))
+            linf.append(delta.abs().amax(1))
+            l2.append(torch.linalg.vector_norm(delta, dim=1))
+    return np.concatenate(predictions), (float(torch.cat(linf).mean()), float(torch.cat(l2).mean()))
+
+
+def wilson(correct: np.ndarray | int, total: np.ndarray | int) -> tuple[np.ndarray, np.ndarray]:
+    """95 % Wilson score interval of ``correct`` out of ``total`` > 0, elementwise (Wilson 1927)."""
+    n = np.asarray(total, dtype=float)
+    share = np.asarray(correct) / n
+    centre = (share + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
+    half = Z95 / (1 + Z95**2 / n) * np.sqrt(share * (1 - share) / n + Z95**2 / (4 * n**2))
+    return np.clip(centre - half, 0, share), np.clip(centre + half, share, 1)
+
+
+def confusion(predictions: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+    """Counts (m, m): row predicted, column true, as a cost matrix."""
+    counts = np.zeros((classes, classes), dtype=np.int64)
+    np.add.at(counts, (predictions, labels), 1)
+    return counts
+
+
+def score(outcome: Outcome, *, classes: tuple[str, ...], protected: int, costs: np.ndarray) -> pd.DataFrame:
+    """One tidy frame: a row per ``attack`` ("clean" too) and ``measure``, with ``value``, 95 % ``low`` and ``high``.
+
+    ``measure``: ``accuracy`` (a row per attacked class: ``class``, ``correct``, ``total``, Wilson interval);
+    ``average`` (of the class accuracies; interval by MOVER from the Wilson ones) and ``worst`` (class; its interval
+    ignores that it was picked) where every class was attacked; ``false_alarms`` (images of other classes taken for the
+    protected one, of all such images); ``mean_cost`` (of ``costs``, per image; +-1.96 standard errors);
+    ``linf`` and ``l2`` (mean perturbation, in pixels of [0, 1]).
+    """
+    rows: list[dict[str, object]] = []
+    for attack, predictions in outcome.predictions.items():
+        counts = confusion(predictions, outcome.labels_of(attack), len(classes))
+        rows += [{"attack": attack} | row for row in _score_counts(counts, classes, protected, costs)]
+        for measure, value in zip(("linf", "l2"), outcome.norms.get(attack, ()), strict=False):
+            rows.append({"attack": attack, "measure": measure, "total": len(predictions), "value": value})
+    columns = ["attack", "measure", "class", "correct", "total", "value", "low", "high"]
+    frame = pd.DataFrame(rows, columns=columns)
+    return frame.astype({"class": "str", "correct": "Int64", "total": "Int64"}).fillna({"class": ""})
+
+
+def _score_counts(counts: np.ndarray, classes: tuple[str, ...], p: int, costs: np.ndarray) -> list[dict[str, object]]:
+    """Rows of `score` for one attack, from its confusion counts."""
+    total = counts.sum(0)
+    seen = np.flatnonzero(total)
+    correct = np.diag(counts)
+    low, high = wilson(correct[seen], total[seen])
+    rows = [
+        {"measure": "accuracy", "class": classes[i]} | _share(correct[i], total[i], (lo, hi))
+        for i, lo, hi in zip(seen, low, high, strict=True)
+    ]
+    if len(seen) == len(classes):
+        share = correct / total
+        mean, m = share.mean(), len(classes)
+        spread = np.sqrt(((share - low) ** 2).sum()) / m, np.sqrt(((high - share) ** 2).sum()) / m
+        rows.append(
+            {"measure": "average", "correct": correct.sum(), "total": total.sum(), "value": mean}
+            | {"low": mean - spread[0], "high": mean + spread[1]}
+        )
+        rows.append(rows[int(share.argmin())] | {"measure": "worst"})
+    others = total.sum() - total[p]
+    if others:
+        alarms = counts[p].sum() - counts[p, p]
+        rows.append({"measure": "false_alarms", "class": classes[p]} | _share(alarms, others, wilson(alarms, others)))
+    mean = (counts * costs).sum() / total.sum()
+    error = np.sqrt(max((counts * costs**2).sum() / total.sum() - mean**2, 0) / total.sum())
+    low, high = max(mean - Z95 * error, 0), mean + Z95 * error
+    rows.append({"measure": "mean_cost", "total": total.sum(), "value": mean, "low": low, "high": high})
+    return rows
+
+
+def _share(correct: int, total: int, interval: tuple[float, float]) -> dict[str, object]:
+    return {"correct": correct, "total": total, "value": correct / total, "low": float(interval[0]), "high": float(interval[1])}

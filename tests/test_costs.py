@@ -1,0 +1,187 @@
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from csnb.costs import check_costs, costs_from_pairs, protect, read_costs
+from csnb.errors import InputError
+
+NAMES = ("cat", "dog", "emu")
+COSTS = np.array([[0, 2, 5], [3, 0, 7], [1, 4, 0]], dtype=float)  # asymmetric: row predicted, column true
+
+
+def write_csv(file: Path, rows: list[list[object]]) -> Path:
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows(rows)
+    return file
+
+
+def table(costs: np.ndarray, names: tuple[str, ...], rows: tuple[int, ...], columns: tuple[int, ...]) -> list[list[object]]:
+    """A CSV's rows, with the classes in these orders."""
+    return [["", *(names[j] for j in columns)], *([names[i], *(costs[i, j] for j in columns)] for i in rows)]
+
+
+def one_line(error: pytest.ExceptionInfo[InputError]) -> str:
+    message = str(error.value)
+    assert message and "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("classes", "protected", "cost", "expected"),
+    [
+        (3, 0, 10, [[0, 10, 10], [10, 0, 1], [10, 1, 0]]),
+        (3, 1, 4, [[0, 4, 1], [4, 0, 4], [1, 4, 0]]),
+        (2, 1, 10, [[0, 10], [10, 0]]),
+        (4, [1, 3], 2.5, [[0, 2.5, 1, 2.5], [2.5, 0, 2.5, 2.5], [1, 2.5, 0, 2.5], [2.5, 2.5, 2.5, 0]]),
+        (3, 2, 1, [[0, 1, 1], [1, 0, 1], [1, 1, 0]]),
+        (3, 2, 0, [[0, 1, 0], [1, 0, 0], [0, 0, 0]]),
+    ],
+)
+def test_eq_3_by_hand(classes: int, protected: int | list[int], cost: float, expected: list[list[float]]) -> None:
+    costs = protect(classes, protected, cost)
+    assert costs.dtype == np.float64
+    np.testing.assert_array_equal(costs, expected)
+
+
+def test_the_cost_of_eq_3_is_10_unless_given() -> None:
+    np.testing.assert_array_equal(protect(3, 0), protect(3, 0, 10))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data(), st.integers(2, 8), st.floats(0, 100))
+def test_eq_3_is_symmetric_and_true_to_its_definition(data: st.DataObject, classes: int, cost: float) -> None:
+    protected = data.draw(st.lists(st.integers(0, classes - 1), min_size=1, unique=True))
+    costs = protect(classes, protected, cost)
+    np.testing.assert_array_equal(costs, costs.T)
+    for i in range(classes):
+        for j in range(classes):
+            assert costs[i, j] == (0 if i == j else cost if i in protected or j in protected else 1)
+
+
+@pytest.mark.parametrize("cost", [-1, float("nan"), float("inf")])
+def test_eq_3_refuses_a_cost_that_is_negative_or_not_finite(cost: float) -> None:
+    with pytest.raises(InputError) as error:
+        protect(3, 0, cost)
+    assert str(float(cost)) in one_line(error)
+
+
+@pytest.mark.parametrize("protected", [3, -1, [0, 7]])
+def test_eq_3_refuses_a_class_that_does_not_exist(protected: int | list[int]) -> None:
+    with pytest.raises(InputError) as error:
+        protect(3, protected)
+    assert "0 to 2" in one_line(error)
+
+
+def test_pairs_are_predicted_and_true() -> None:
+    np.testing.assert_array_equal(costs_from_pairs(3, {(0, 2): 5, (1, 0): 0}), [[0, 1, 5], [0, 0, 1], [1, 1, 0]])
+
+
+def test_the_default_fills_every_other_mistake() -> None:
+    np.testing.assert_array_equal(costs_from_pairs(3, {(2, 1): 9}, default=0.5), [[0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 9, 0]])
+
+
+def test_eq_3_written_as_pairs_gives_the_same_matrix() -> None:
+    pairs = {(1, i): 10.0 for i in (0, 2, 3)} | {(i, 1): 10.0 for i in (0, 2, 3)}
+    np.testing.assert_array_equal(costs_from_pairs(4, pairs), protect(4, 1, 10))
+
+
+@pytest.mark.parametrize("pair", [(0, 3), (3, 0), (-1, 0), (0, -1)])
+def test_pairs_of_no_such_classes_are_refused(pair: tuple[int, int]) -> None:
+    with pytest.raises(InputError) as error:
+        costs_from_pairs(3, {pair: 2})
+    assert str(pair) in one_line(error)
+
+
+@pytest.mark.parametrize("pairs", [{(1, 1): 2}, {(0, 1): -2}, {(0, 1): float("nan")}])
+def test_pairs_that_give_no_cost_matrix_are_refused(pairs: dict[tuple[int, int], float]) -> None:
+    with pytest.raises(InputError) as error:
+        costs_from_pairs(3, pairs)
+    one_line(error)
+
+
+@pytest.mark.parametrize("rows", [(0, 1, 2), (2, 0, 1), (1, 0, 2)])
+@pytest.mark.parametrize("columns", [(0, 1, 2), (1, 2, 0), (2, 1, 0)])
+def test_a_csv_gives_the_matrix_in_the_order_of_the_names(
+    tmp_path: Path, rows: tuple[int, ...], columns: tuple[int, ...]
+) -> None:
+    file = write_csv(tmp_path / "costs.csv", table(COSTS, NAMES, rows, columns))
+    np.testing.assert_array_equal(read_costs(file, NAMES), COSTS)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("0", "1", "2"),
+        ("2", "0", "1"),
+        ("01", "1", "001"),
+        ("1.50", "1.5", "2"),
+        ("True", "False", "maybe"),
+        ("NA", "null", "nan"),
+        ("a, b", 'a "b"', "æ"),
+    ],
+)
+def test_class_names_in_a_csv_are_taken_as_text(tmp_path: Path, names: tuple[str, ...]) -> None:
+    file = write_csv(tmp_path / "costs.csv", table(COSTS, names, (2, 0, 1), (1, 0, 2)))
+    np.testing.assert_array_equal(read_costs(file, names), COSTS)
+
+
+HEADER = ["", "cat", "dog", "emu"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ([["", "cat", "dog"], ["cat", 0, 1], ["dog", 1, 0]], "every class"),
+        ([HEADER, ["cat", 0, 1, 1], ["dog", 1, 0, 1]], "every class"),
+        ([HEADER, ["cat", 0, 1, 1], ["dog", 1, 0, 1], ["dog", 1, 1, 0]], "every class"),
+        ([["", "cat", "dog", "dog"], ["cat", 0, 1, 1], ["dog", 1, 0, 1], ["emu", 1, 1, 0]], "every class"),
+        ([["", "cat", "dog", "gnu"], ["cat", 0, 1, 1], ["dog", 1, 0, 1], ["gnu", 1, 1, 0]], "every class"),
+        ([HEADER, ["cat", 0, "much", 1], ["dog", 1, 0, 1], ["emu", 1, 1, 0]], "nan"),
+        ([HEADER, ["cat", 0, "", 1], ["dog", 1, 0, 1], ["emu", 1, 1, 0]], "nan"),
+        ([HEADER, ["cat", 0, "nan", 1], ["dog", 1, 0, 1], ["emu", 1, 1, 0]], "nan"),
+        ([HEADER, ["cat", 0, "inf", 1], ["dog", 1, 0, 1], ["emu", 1, 1, 0]], "inf"),
+        ([HEADER, ["cat", 0, -3, 1], ["dog", 1, 0, 1], ["emu", 1, 1, 0]], "-3"),
+        ([HEADER, ["cat", 0, 1, 1], ["dog", 1, 6, 1], ["emu", 1, 1, 0]], "diagonal 6"),
+    ],
+    ids=["class", "row", "row twice", "column twice", "other class", "text", "blank", "NaN", "inf", "negative", "diagonal"],
+)
+def test_a_csv_that_is_no_cost_matrix_is_refused(tmp_path: Path, rows: list[list[object]], says: str) -> None:
+    with pytest.raises(InputError, match="cost") as error:
+        read_costs(write_csv(tmp_path / "costs.csv", rows), NAMES)
+    assert says in one_line(error)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\n\n", b"\xff\xfe\x00"], ids=["no file", "empty", "blank", "not text"])
+def test_a_file_that_is_no_csv_is_refused_by_name(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "costs.csv"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(InputError) as error:
+        read_costs(file, NAMES)
+    assert str(file) in one_line(error)
+
+
+def test_a_good_matrix_passes_the_check_unchanged() -> None:
+    np.testing.assert_array_equal(check_costs(COSTS, 3), COSTS)
+
+
+@pytest.mark.parametrize(
+    ("costs", "classes", "says"),
+    [
+        (np.zeros((3, 3)), 4, "(3, 3)"),
+        (np.zeros((3, 4)), 3, "(3, 4)"),
+        (np.zeros(9), 3, "(9,)"),
+        ([[0, -0.5], [1, 0]], 2, "-0.5"),
+        ([[0, np.nan], [1, 0]], 2, "nan"),
+        ([[0, np.inf], [1, 0]], 2, "inf"),
+        ([[0, 1], [1, 2]], 2, "diagonal 2"),
+    ],
+)
+def test_a_bad_matrix_is_refused_with_what_is_wrong(costs: np.ndarray, classes: int, says: str) -> None:
+    with pytest.raises(InputError) as error:
+        check_costs(costs, classes)
+    assert says in one_line(error)

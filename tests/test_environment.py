@@ -1,0 +1,37 @@
+"""environment.yml says what pyproject.toml says, and the package exports what it lists."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import yaml
+
+import csnb
+
+ROOT = Path(__file__).resolve().parents[1]
+CONDA = {"torch": "pytorch", "matplotlib": "matplotlib-base", "seaborn": "seaborn-base"}
+PIP_ONLY = {"advertorch"}  # not on conda-forge
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def split(requirement: str) -> tuple[str, str]:
+    name, ranges = re.fullmatch(r"([\w-]+)(?:\[\w+\])?(.*)", requirement).groups()
+    return name, ranges
+
+
+def test_environment_has_the_packages_and_ranges_of_the_project() -> None:
+    extras = PROJECT["optional-dependencies"]
+    wanted = dict(map(split, PROJECT["dependencies"] + extras["notebooks"] + extras["dev"]))
+    wanted |= {"python": PROJECT["requires-python"], "pip": ""}
+    listed = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    conda = dict(split(entry) for entry in listed if isinstance(entry, str))
+    (pip,) = (entry["pip"] for entry in listed if isinstance(entry, dict))
+    assert conda == {CONDA.get(name, name): ranges for name, ranges in wanted.items() if name not in PIP_ONLY}
+    assert dict(map(split, pip[:-1])) == {name: wanted[name] for name in PIP_ONLY}
+    assert pip[-1] == "--editable ."
+
+
+def test_public_names_are_few_and_all_there() -> None:
+    assert len(csnb.__all__) <= 32 and len(set(csnb.__all__)) == len(csnb.__all__)
+    assert all(hasattr(csnb, name) for name in csnb.__all__)
+    assert csnb.__version__ == PROJECT["version"]
