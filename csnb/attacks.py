@@ -16,18 +16,19 @@ from csnb.errors import InputError
 from csnb.models import Normalized
 
 
-def _import_advertorch() -> tuple[types.ModuleType, types.ModuleType]:
+def _import_advertorch() -> tuple[types.ModuleType, ...]:
     """advertorch 0.2.3 imports ``zero_gradients``, which torch dropped from this module in 1.9 (it uses it in FAB only)."""
     gradcheck = sys.modules["torch.autograd.gradcheck"]  # the attribute of that name is a function
     if not hasattr(gradcheck, "zero_gradients"):
         gradcheck.zero_gradients = lambda x: x.grad is not None and x.grad.detach_().zero_()
-    from advertorch import attacks
+    from advertorch import attacks, utils
     from advertorch.attacks import iterative_projected_gradient
 
-    return attacks, iterative_projected_gradient
+    return attacks, iterative_projected_gradient, utils
 
 
-advertorch_attacks, advertorch_iterative = _import_advertorch()
+advertorch_attacks, advertorch_iterative, advertorch_utils = _import_advertorch()
+clamp_by_pnorm, normalize_by_pnorm = advertorch_utils.clamp_by_pnorm, advertorch_utils.normalize_by_pnorm
 Loss = Callable[[Tensor, Tensor], Tensor]  # (logits (B, m), labels (B,)) -> sum over the batch
 
 
@@ -60,6 +61,7 @@ class _Target:
     eps: float
     order: float  # 2 or inf
     loss: Loss
+    stop: bool  # at the first iterate that fools the model
 
     @property
     def clip(self) -> dict[str, Tensor | None]:
@@ -74,9 +76,64 @@ def _fgsm(target: _Target, x: Tensor, y: Tensor) -> Tensor:
 
 def _iterate(target: _Target, x: Tensor, y: Tensor, start: Tensor, *, order: float, steps: int, step_size: float) -> Tensor:
     """The loop that advertorch's PGD and BIA share; it makes ``start`` the first perturbation."""
+    if target.stop:
+        return _walk(target, x, y, start, order=order, steps=steps, step_size=step_size)
     return advertorch_iterative.perturb_iterative(
         x, y, target.predict, steps, target.eps, step_size, target.loss, delta_init=start, ord=order, **target.clip
     ).detach()
+
+
+def _walk(
+    target: _Target,
+    x: Tensor,
+    y: Tensor,
+    start: Tensor,
+    *,
+    order: float,
+    steps: int,
+    step_size: float,
+    decay: float | None = None,
+) -> Tensor:
+    """advertorch's iterates (with momentum where ``decay`` is given): the last; with ``target.stop`` the first that fools.
+
+    Then the clean image comes first, and images that fool are attacked no more: at once, or on a GPU, where asking means
+    waiting for it, every eighth step.
+    """
+    found = x.clone()
+    standing = _recognised(target, x, y) if target.stop else torch.ones_like(y, dtype=torch.bool)
+    at = torch.arange(len(x), device=x.device)  # where the images that are still attacked go in `found`
+    delta, momentum = start, torch.zeros_like(x)
+    for step in range(steps + 1):
+        if target.stop and (step % 8 == 0 or not x.is_cuda):
+            at, x, y, delta, momentum, standing = (t[standing] for t in (at, x, y, delta, momentum, standing))
+            if not len(x):
+                break
+        z = (x + delta).requires_grad_()
+        with torch.set_grad_enabled(step < steps):
+            logits = target.predict(z)
+        found[at] = torch.where(standing.view(-1, 1, 1, 1), z.detach(), found[at])
+        if step == steps:
+            break
+        if target.stop:
+            standing = standing & (logits.argmax(1) == y)
+        (gradient,) = torch.autograd.grad(target.loss(logits, y), z)
+        if decay is not None:
+            gradient = momentum = decay * momentum + normalize_by_pnorm(gradient, p=1)
+        delta = _move(target, x, delta, gradient, order, step_size)
+    return found
+
+
+@torch.no_grad()
+def _recognised(target: _Target, x: Tensor, y: Tensor) -> Tensor:
+    """Which images the model gets right, (B,) bool."""
+    return target.predict(x).argmax(1) == y
+
+
+def _move(target: _Target, x: Tensor, delta: Tensor, gradient: Tensor, order: float, step_size: float) -> Tensor:
+    """One step uphill, back into the ball and the box."""
+    if order == math.inf:
+        return _boxed(target, x, (delta + step_size * gradient.sign()).clamp(-target.eps, target.eps))
+    return clamp_by_pnorm(_boxed(target, x, delta + step_size * normalize_by_pnorm(gradient)), 2, target.eps)
 
 
 def random_start(x: Tensor, eps: float, order: float) -> Tensor:
@@ -89,20 +146,20 @@ def random_start(x: Tensor, eps: float, order: float) -> Tensor:
 
 
 def _pgd(target: _Target, x: Tensor, y: Tensor, *, steps: int, step_size: float, restarts: int) -> Tensor:
-    """Each restart attacks from a fresh random point; an image keeps the first adversarial one that fools the model."""
-    result = None
-    for _ in range(restarts):
-        start = random_start(x, target.eps, target.order)
-        if target.bounded:
-            start = torch.clamp(x + start, *target.box) - x
-        found = _iterate(target, x, y, start, order=target.order, steps=steps, step_size=step_size)
-        if result is None:
-            result = found
-        if restarts > 1:
-            with torch.no_grad():
-                standing = target.predict(result).argmax(1) == y
-            result = torch.where(standing.view(-1, 1, 1, 1), found, result)
-    return result
+    """Each restart attacks, from a fresh random point, the images that the model still recognises."""
+    options = {"order": target.order, "steps": steps, "step_size": step_size}
+    found = _iterate(target, x, y, _boxed(target, x, random_start(x, target.eps, target.order)), **options)
+    for _ in range(restarts - 1):
+        start = _boxed(target, x, random_start(x, target.eps, target.order))  # for all: no image's start depends on others
+        standing = _recognised(target, found, y)
+        if standing.any():
+            found[standing] = _iterate(target, x[standing], y[standing], start[standing], **options)
+    return found
+
+
+def _boxed(target: _Target, x: Tensor, delta: Tensor) -> Tensor:
+    """The perturbation cut so that ``x + delta`` keeps to the box, if there is one."""
+    return torch.clamp(x + delta, *target.box) - x if target.bounded else delta
 
 
 def _bia(target: _Target, x: Tensor, y: Tensor, *, order: float, steps: int, step_size: float) -> Tensor:
@@ -110,16 +167,13 @@ def _bia(target: _Target, x: Tensor, y: Tensor, *, order: float, steps: int, ste
 
 
 def _mia(target: _Target, x: Tensor, y: Tensor, *, steps: int, step_size: float, decay: float) -> Tensor:
-    return advertorch_attacks.MomentumIterativeAttack(
-        target.predict,
-        target.loss,
-        eps=target.eps,
-        nb_iter=steps,
-        decay_factor=decay,
-        eps_iter=step_size,
-        ord=target.order,
-        **target.clip,
-    ).perturb(x, y)
+    if target.stop or target.order == 2:  # advertorch's L2 projection divides by perturbations of 0 and spreads the NaN
+        start = torch.zeros_like(x)
+        return _walk(target, x, y, start, order=target.order, steps=steps, step_size=step_size, decay=decay)
+    attack = advertorch_attacks.MomentumIterativeAttack(
+        target.predict, target.loss, eps=target.eps, nb_iter=steps, decay_factor=decay, eps_iter=step_size, **target.clip
+    )
+    return attack.perturb(x, y)
 
 
 def _cw(
@@ -181,15 +235,18 @@ def perturb(
     threat: ThreatModel,
     *,
     loss: Loss = cross_entropy_sum,
+    robust: Literal["last", "worst"] = "last",
     seed: int | None = None,
     **options: int | float,
 ) -> Tensor:
     """Adversarial images (B, C, H, W) for pixels ``x`` (B, C, H, W) in [0, 1] with labels ``y`` (B,).
 
     ``attack``: a key of `ATTACKS`, whose ``options`` default to that table. ``loss``: what is maximised (not by CW).
-    ``seed``: of random starts; None continues torch's global generator. The images are those that advertorch returns;
-    a pixel whose value is not finite (a model with non-finite gradients) is left as it was. The model is attacked in
-    evaluation mode and left as it was: mode, gradients, requires_grad.
+    ``robust``: ``last`` gives the images that advertorch returns; ``worst`` gives each image's first iterate that fools the
+    model, the clean image included, and stops there (on a GPU, up to 7 steps later): no image that ``last`` fools stands.
+    ``seed``: of random starts; None continues torch's global generator. A pixel whose value is not finite (a model with
+    non-finite gradients) is left as it was. The model is attacked in evaluation mode and left as it was: mode, gradients,
+    requires_grad.
     """
     if attack not in ATTACKS:
         raise InputError(f"attacks: {attack!r} is unknown; allowed: {', '.join(ATTACKS)}")
@@ -208,11 +265,15 @@ def perturb(
             eps=float(threat.eps),
             order=math.inf if threat.norm == "linf" else 2,
             loss=loss,
+            stop=robust == "worst",
         )
-        start = model.normalize(x) if normalized else x
-        found = _RUN[attack](target, start, y, **(ATTACKS[attack] | options)).detach()
+        call = partial(_RUN[attack], target, **(ATTACKS[attack] | options))
+        units = model.normalize(x) if normalized else x
+        found = call(units, y).detach()
+        if target.stop:
+            found = torch.where(_recognised(target, units, y).view(-1, 1, 1, 1), found, units)
         images = model.denormalize(found) if normalized else found
-    return torch.where(torch.isfinite(images), images, x)
+    return torch.where(torch.isfinite(images) & (found != units), images, x)  # what did not move is x to the bit
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -49,14 +50,16 @@ def evaluate(
     *,
     attacks: Mapping[str, Mapping[str, int | float]],
     threat: ThreatModel,
+    robust: Literal["last", "worst"] = "last",
     attacked: Tensor | None = None,
     seed: int = 0,
     on_attack: Callable[[str], None] = lambda name: None,
 ) -> Outcome:
     """Predictions for test images ``x`` (N, C, H, W), ``y`` (N,), clean and under each attack.
 
-    ``attacks``: options by attack name. ``attacked``: indices of the images to attack, default all. ``seed``: of each
-    attack's random starts, so that no attack's result depends on which others run. ``on_attack``: told what is done.
+    ``attacks``: options by attack name. ``robust``: what counts against the model, see `perturb`. ``attacked``: indices of
+    the images to attack, default all. ``seed``: of each attack's random starts, so that no attack's result depends on which
+    others run. ``on_attack``: told what is done.
     """
     index = torch.arange(len(x), device=x.device) if attacked is None else attacked
     clean = predict(model, x)
@@ -66,7 +69,7 @@ def evaluate(
     outcome.predictions["clean"] = clean.astype(smallest)
     on_attack("clean")
     for name, options in attacks.items():
-        predictions, norms = _attack(model, x[index], y[index], name, threat, seed, options)
+        predictions, norms = _attack(model, x[index], y[index], name, threat, seed, options | {"robust": robust})
         outcome.predictions[name], outcome.norms[name] = predictions.astype(smallest), norms
         on_attack(name)
     return outcome

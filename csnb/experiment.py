@@ -90,6 +90,9 @@ class Experiment(BaseModel):
     bounded: bool = Field(False, description="adversarial images keep to valid pixels (the paper's do not)")
 
     attacks: str = Field(",".join(ATTACKS), description="to evaluate under, in order, separated by commas")
+    robust: Literal["last", "worst"] = Field(
+        "last", description="image that counts: last (what an attack returns, as the paper) or worst (the first that fools)"
+    )
     attack_images: Literal["protected", "all"] = Field(
         "protected", description="test images attacked: protected (class p) or all"
     )
@@ -259,6 +262,7 @@ class Run:
             y,
             attacks=e.attack_options(),
             threat=e.threat(),
+            robust=e.robust,
             attacked=attacked,
             seed=e.seed,
             on_attack=report,

@@ -206,6 +206,64 @@ def test_a_restart_only_replaces_images_that_the_model_still_recognises() -> Non
     assert torch.equal(more[fooled_once], once[fooled_once])
 
 
+class Recorder(nn.Module):
+    """Keeps what the model says of every image that an attack shows it."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body, self.answers = body, []
+
+    def forward(self, z: Tensor) -> Tensor:
+        logits = self.body(z)
+        self.answers.append(logits.detach().argmax(1))
+        return logits
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("attack", [name for name in ATTACKS if name != "CW"])
+def test_worst_counts_an_image_that_any_iterate_of_the_whole_attack_fools_with(attack: str, norm: str) -> None:
+    model, (x, _) = lenet().eval(), images(48)
+    for weights in model.parameters():
+        weights.data *= 2.5  # answers that depend on the image
+    y = model(x).argmax(1)
+    y[:4] = (y[:4] + 1) % 4  # wrong from the start
+    cube = attack == "LinfBIA" or (norm == "linf" and attack != "L2BIA")
+    threat = ThreatModel(0.05 if cube else 0.6, norm=norm)
+    options = {} if attack == "FGSM" else {"steps": 12, "step_size": 0.01 if cube else 0.1}
+    worst = perturb(model, x, y, attack, threat, seed=2, robust="worst", **options)
+    whole = Normalized(Recorder(model.body), [0.4], [0.25]).eval()
+    last = perturb(whole, x, y, attack, threat, seed=2, **options)
+    whole(x), whole(last)
+    ever_fooled = torch.stack([answer != y for answer in whole.body.answers]).any(0)
+    fooled = model(worst).argmax(1) != y
+    assert torch.equal(fooled, ever_fooled)
+    assert 4 < fooled.sum() < 48  # the comparison has something to tell apart
+    assert torch.equal(worst[:4], x[:4])
+    stood = ~fooled
+    torch.testing.assert_close(worst[stood], last[stood], atol=1e-6, rtol=0)
+
+
+def test_worst_of_cw_leaves_images_alone_that_are_wrong_from_the_start() -> None:
+    model, (x, _) = lenet().eval(), images(6)
+    y = model(x).argmax(1)
+    y[:2] = (y[:2] + 1) % 4
+    options = {"steps": 30, "searches": 3, "step_size": 0.05}
+    worst = perturb(model, x, y, "CW", ThreatModel(0.1), robust="worst", **options)
+    last = perturb(model, x, y, "CW", ThreatModel(0.1), **options)
+    assert torch.equal(worst[:2], x[:2]) and torch.equal(worst[2:], last[2:])
+    assert (model(worst).argmax(1) == y).sum() <= (model(last).argmax(1) == y).sum()
+
+
+def test_mia_stays_finite_in_the_l2_ball_where_pixels_do_not_move() -> None:
+    # advertorch's projection gives 0 / 0 for a pixel that the model does not look at.
+    weights = WEIGHTS.clone()
+    weights[:, 2] = 0
+    x = torch.full((1, 1, 2, 2), 0.5)
+    threat = ThreatModel(0.2, norm="l2", space="pixel", bounded=True)
+    found = perturb(linear(weights, torch.zeros(2)), x, torch.tensor([0]), "MIA", threat)
+    assert float((found - x).norm()) == pytest.approx(0.2, rel=1e-4)
+
+
 @pytest.mark.parametrize("order", [2, math.inf])
 def test_random_starts_fill_the_ball_uniformly(order: float) -> None:
     x = torch.zeros(20_000, 1, 1, 2)
