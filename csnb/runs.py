@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from csnb import native
 from csnb.errors import InputError, one_line
 from csnb.evaluation import Outcome
 
@@ -104,8 +105,8 @@ def load_weights(model: nn.Module, folder: str | Path) -> None:
 
 
 def provenance(device: torch.device) -> dict[str, Any]:
-    """What made a result: versions, commit, a digest of csnb's sources, machine, device, threads, time (UTC)."""
-    sources = sorted(Path(__file__).parent.glob("*.py"))
+    """What made a result: versions, commit, digest of csnb's sources, machine, device, threads, native layer, time (UTC)."""
+    sources = sorted((*Path(__file__).parent.glob("*.py"), *Path(__file__).parent.glob("*.cpp")))
     return {
         "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
         "commit": _commit(),
@@ -113,6 +114,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
         "machine": f"{platform.system()} {platform.machine()}, {_processor()}, {os.cpu_count()} cores",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "threads": torch.get_num_threads(),
+        "native": native.available(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
