@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/demo
 
-.PHONY: demo test lint format notebooks clean
+.PHONY: demo test bench lint format notebooks clean
 
 # Tests and committed notebooks run on one thread: equal threads give equal results, and two workers share two cores.
 test notebooks: export OMP_NUM_THREADS := 1
@@ -27,6 +27,11 @@ lint: $(VENV)/.ready
 
 format: $(VENV)/.ready
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+bench: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --editable '.[audit]'
+	$(BIN)/python -m pip install --quiet --no-deps torchattacks  # it pins a requests of 2021, which JupyterLab cannot use
+	$(BIN)/python benchmarks/bench.py
 
 notebooks: $(VENV)/.ready
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace $(wildcard notebooks/*.ipynb)

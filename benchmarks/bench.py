@@ -1,0 +1,344 @@
+"""``make bench``: csnb beside other libraries on the same model, images, eps, steps and threads; writes README.md here.
+
+Contestants take turns; a row's ratio is the median over the rounds of peer's seconds by csnb's, with the smallest and the
+largest. "eager" is csnb with the native layer off: the same weights in torch's own layers, which the peers attack too.
+"""
+
+import copy
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from datetime import UTC, datetime
+from importlib import metadata
+from io import StringIO
+from pathlib import Path
+from statistics import median
+
+import torch
+from peers import art_epoch, ours, rivals, textbook_epoch
+from torch import Tensor, nn
+
+import csnb
+from csnb.models import ConvPoolReLU
+from csnb.native import available
+from csnb.runs import provenance
+
+HERE = Path(__file__).resolve().parent
+ROUNDS = 5
+IMAGES = 1000
+EPS, STEP = 0.1, 0.01  # pixels; what MNIST's 0.3 normalised units are, about
+
+
+def plain(model: csnb.Normalized) -> csnb.Normalized:
+    """The same weights in torch's own layers."""
+    model = copy.deepcopy(model)
+    for name, layer in list(model.body.named_children()):
+        if isinstance(layer, ConvPoolReLU):
+            convolution = nn.Conv2d(layer.in_channels, layer.out_channels, 5, padding=layer.padding)
+            convolution.load_state_dict(layer.state_dict())
+            setattr(model.body, name, nn.Sequential(convolution, nn.ReLU(), nn.MaxPool2d(2)))
+    return model
+
+
+def in_turn(
+    contestants: dict[str, Callable[[], object]], rounds: int = ROUNDS
+) -> tuple[dict[str, list[float]], dict[str, object]]:
+    """Seconds of every round and last result, by name; one round before is not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    results = {}
+    for number in range(rounds + 1):
+        for name, call in contestants.items():
+            start = time.perf_counter()
+            with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+                results[name] = call()
+            if number:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds, results
+
+
+def ratio(slow: list[float], fast: list[float]) -> str:
+    """Median of the rounds' ratios, with the smallest and the largest."""
+    ratios = [a / b for a, b in zip(slow, fast, strict=True)]
+    return f"{median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
+
+
+def table(rows: list[dict[str, object]]) -> str:
+    """Rows as Markdown."""
+    names = list(rows[0])
+    lines = [names, ["---"] * len(names), *([str(row[name]) for name in names] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def attack_rows(
+    title: str,
+    name: str,
+    native: nn.Module,
+    eager: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    steps: int,
+    rounds: int = ROUNDS,
+    **options: int,
+) -> list[dict[str, object]]:
+    """One attack by csnb (native, eager, worst) and by every peer on the eager model."""
+    own = {"FGSM": {}, "CW": {"steps": steps, **options}}.get(name, {"steps": steps, "step_size": STEP})
+    calls = {"csnb": ours(native, name, EPS, **own), "csnb eager": ours(eager, name, EPS, **own)}
+    if name != "CW":
+        calls["csnb worst"] = ours(native, name, EPS, robust="worst", **own)
+    calls |= rivals(name, eager, EPS, steps, STEP, tuple(x.shape[1:]), options.get("searches", 1))
+    seconds, found = in_turn({who: lambda call=call: call(x, y) for who, call in calls.items()}, rounds)
+    rows = []
+    with torch.no_grad():
+        accuracy = {who: float((eager(images).argmax(1) == y).float().mean()) for who, images in found.items()}
+    for who in calls:
+        share = accuracy[who]
+        error = max((2 * share * (1 - share) / len(x)) ** 0.5, 1 / len(x))
+        if name != "CW" and who != "csnb worst" and abs(share - accuracy["csnb"]) > 4 * error:
+            raise SystemExit(f"{title}: {who}'s accuracy {share:.3f} is not csnb's {accuracy['csnb']:.3f}")
+        rows.append(
+            {
+                "attack": title,
+                "by": who,
+                "images/s": f"{len(x) / median(seconds[who]):.0f}",
+                "seconds by csnb's": ratio(seconds[who], seconds["csnb"]),
+                "by csnb eager's": ratio(seconds[who], seconds["csnb eager"]),
+                "accuracy": f"{share:.3f}",
+            }
+        )
+        print(rows[-1], flush=True)
+    return rows
+
+
+def trained(data: csnb.Dataset) -> csnb.Normalized:
+    """A LeNet after two clean epochs: real weights, seconds to make."""
+    experiment = csnb.Experiment(epochs=2, batch_size=256, momentum=0.95, method="STD")
+    model = csnb.build_model("lenet", data)
+    csnb.fit(
+        model, data.x_train, data.y_train, method="STD", costs=csnb.protect(10, 0), recipe=experiment.recipe(),
+        threat=experiment.threat(), seed=0,
+    )  # fmt: skip
+    return model
+
+
+def training_rows(data: csnb.Dataset, count: int = 6000, steps: int = 7) -> list[dict[str, object]]:
+    """One epoch of PGD-7 adversarial training on ``count`` images of MNIST, scaled to all of them."""
+    x, y = data.x_train[:count], data.y_train[:count]
+    raw = (x.squeeze(1) * 255).round().byte().numpy()
+
+    def fit(method: str, eager: bool) -> None:
+        experiment = csnb.Experiment(epochs=1, batch_size=256, method=method, train_steps=steps, momentum=0.95)
+        model = csnb.build_model("lenet", data)
+        csnb.fit(
+            plain(model) if eager else model, x, y, method=method, costs=csnb.protect(10, 0), recipe=experiment.recipe(),
+            threat=experiment.threat(), seed=0,
+        )  # fmt: skip
+
+    calls = {
+        "csnb": lambda: fit("ADV", False),
+        "csnb eager": lambda: fit("ADV", True),
+        "textbook loop": lambda: textbook_epoch(raw, y, plain(csnb.build_model("lenet", data)).body, 0.3, steps, 256),
+        "ART AdversarialTrainer": lambda: art_epoch(x, y, plain(csnb.build_model("lenet", data)), 0.1, steps, 256),
+        "csnb, clean epoch": lambda: fit("STD", False),
+        "csnb eager, clean epoch": lambda: fit("STD", True),
+    }
+    seconds, _ = in_turn(calls, 3)
+    scale = len(data.x_train) / count
+    return [
+        {
+            "one epoch of 60,000": who,
+            "seconds": f"{median(seconds[who]) * scale:.1f}",
+            "seconds by csnb's": ratio(seconds[who], seconds["csnb"]),
+            "by csnb eager's": ratio(seconds[who], seconds["csnb eager"]),
+        }
+        for who in calls
+    ]
+
+
+def evaluation_rows(data: csnb.Dataset, native: nn.Module, count: int = 2000, p: int = 3) -> list[dict[str, object]]:
+    """Table II's column of one model: csnb attacks class p; the script attacks the test set and counts class p."""
+    x, y = data.x_test[:count], data.y_test[:count]
+    attacks = dict(csnb.ATTACKS) | {"CW": csnb.ATTACKS["CW"] | {"steps": 20, "searches": 3}}
+    threat = csnb.ThreatModel(0.3)
+    eager = plain(native)
+    where = (y == p).nonzero().squeeze(1)
+
+    def script() -> dict[str, float]:
+        found = {}
+        for name, options in attacks.items():
+            images = ours_normalized(eager, name, threat, options)(x, y)
+            found[name] = float((eager(images).argmax(1) == y)[y == p].float().mean())
+        return found
+
+    calls = {
+        "csnb": lambda: csnb.evaluate(native, x, y, attacks=attacks, threat=threat, attacked=where),
+        "csnb, all classes": lambda: csnb.evaluate(native, x, y, attacks=attacks, threat=threat),
+        "class-by-class script": script,
+    }
+    seconds, _ = in_turn(calls, 1)
+    return [
+        {"Table II's cells of one model": who, "seconds": f"{median(s):.1f}", "by csnb's": ratio(s, seconds["csnb"])}
+        for who, s in seconds.items()
+    ]
+
+
+def ours_normalized(model: nn.Module, name: str, threat: csnb.ThreatModel, options: dict) -> Callable[[Tensor, Tensor], Tensor]:
+    """An attack of advertorch through csnb on a torch-only model, batch by batch."""
+    return lambda x, y: torch.cat(
+        [csnb.perturb(model, a, b, name, threat, **options) for a, b in zip(x.split(256), y.split(256), strict=True)]
+    )
+
+
+def machine_rows(native: nn.Module, eager: nn.Module, x: Tensor) -> list[dict[str, object]]:
+    """Floating-point operations a second of forward and of input gradient, beside matrix products."""
+    convolutions = 2 * 25 * (28 * 28 * 6 * 1 + 10 * 10 * 16 * 6)
+    forward = convolutions + 2 * (400 * 120 + 120 * 84 + 84 * 10)
+    a = torch.randn(1024, 1024)
+
+    def gradient(model: nn.Module) -> None:
+        for part in x.split(250):
+            z = part.clone().requires_grad_()
+            torch.autograd.grad(model(z).sum(), z)
+
+    def run(model: nn.Module) -> None:
+        with torch.no_grad():
+            for part in x.split(250):
+                model(part)
+
+    for model in (native, eager):
+        model.requires_grad_(False)
+    work = {
+        "matrix product 1024": (2 * 1024**3 * 20, lambda: [a @ a for _ in range(20)]),
+        "forward, native": (forward * len(x), lambda: run(native)),
+        "forward, eager": (forward * len(x), lambda: run(eager)),
+        "forward and input gradient, native": (2 * forward * len(x), lambda: gradient(native)),
+        "forward and input gradient, eager": (2 * forward * len(x), lambda: gradient(eager)),
+    }
+    seconds, _ = in_turn({name: call for name, (_, call) in work.items()})
+    rate = {name: operations / median(seconds[name]) / 1e9 for name, (operations, _) in work.items()}
+    return [
+        {"work": name, "GFLOP/s": f"{value:.1f}", "of the matrix product's": f"{value / rate['matrix product 1024']:.0%}"}
+        for name, value in rate.items()
+    ]
+
+
+def growth_rows(native: nn.Module, x: Tensor, y: Tensor) -> list[dict[str, object]]:
+    """Seconds of PGD against the number of images and of steps."""
+    cases = [(images, 40) for images in (250, 500, 1000, 2000)] + [(1000, steps) for steps in (5, 10, 20, 80)]
+    calls = {
+        case: lambda case=case: ours(native, "PGD", EPS, steps=case[1], step_size=STEP)(x[: case[0]], y[: case[0]])
+        for case in cases
+    }
+    seconds, _ = in_turn(calls, 3)
+    return [{"images": i, "steps": n, "seconds of PGD": f"{median(seconds[i, n]):.3f}"} for i, n in cases]
+
+
+def worker_rows(runs: int = 4) -> list[dict[str, object]]:
+    """The same runs by one worker with two threads, and by two workers with one thread each."""
+    code = (
+        "import sys, csnb\n"
+        "threads, first, last, folder = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]\n"
+        "for p in range(first, last):\n"
+        "    csnb.run(csnb.Experiment(method='ADV', protected_class=p, threads=threads, runs=folder, epochs=60, cw_steps=10))\n"
+    )
+
+    def go(workers: int, threads: int) -> None:
+        share = runs // workers
+        with tempfile.TemporaryDirectory() as folder:
+            started = [
+                subprocess.Popen(
+                    [sys.executable, "-c", code, str(threads), str(w * share), str((w + 1) * share), folder],
+                    env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+                )
+                for w in range(workers)
+            ]
+            if any(process.wait() for process in started):
+                raise SystemExit("workers: a run failed")
+
+    calls = {
+        "1 worker, 2 threads": lambda: go(1, 2),
+        "1 worker, 1 thread": lambda: go(1, 1),
+        "2 workers, 1 thread": lambda: go(2, 1),
+    }
+    seconds, _ = in_turn(calls, 2)
+    return [
+        {
+            "workers": who,
+            "runs an hour": f"{3600 * runs / median(s):.0f}",
+            "seconds by two workers'": ratio(s, seconds["2 workers, 1 thread"]),
+        }
+        for who, s in seconds.items()
+    ]
+
+
+def overhead_rows() -> list[dict[str, object]]:
+    """Wall seconds of a papermill run beside those that its training and attacks took."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            sys.executable, "-m", "papermill", str(HERE.parent / "notebooks" / "protect.ipynb"), f"{folder}/out.ipynb",
+            "-p", "runs", folder, "-p", "epochs", "1", "-p", "attacks", "FGSM", "--no-progress-bar",
+        ]  # fmt: skip
+        start = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        wall = time.perf_counter() - start
+        (result,) = Path(folder).glob("*/result.json")
+        inside = sum(json.loads(result.read_text())["seconds"].values())
+    return [
+        {"a run by papermill": "wall", "seconds": f"{wall:.1f}"},
+        {"a run by papermill": "beyond training and attacks", "seconds": f"{wall - inside:.1f}"},
+    ]
+
+
+def main() -> None:
+    """Measure everything and write README.md."""
+    torch.manual_seed(0)
+    data = csnb.load_dataset("mnist")
+    native = trained(data)
+    eager = plain(native)
+    x, y = data.x_test[:IMAGES], data.y_test[:IMAGES]
+    sections = {"Workers": worker_rows(), "Overhead": overhead_rows()}
+    attacks = []
+    for name, steps, options in (("PGD", 40, {}), ("FGSM", 1, {}), ("MIA", 40, {}), ("CW", 20, {"searches": 2})):
+        title = f"{name}-{steps} LeNet MNIST" if steps > 1 else f"{name} LeNet MNIST"
+        attacks += attack_rows(title, name, native, eager, x, y, steps, **options)
+    cifar = csnb.load_dataset("cifar10")
+    resnet = csnb.build_model("resnet18", cifar).eval()
+    images = cifar.x_test[:32]
+    with torch.no_grad():
+        labels = resnet(images).argmax(1)  # an untrained network's own answers
+    attacks += attack_rows("PGD-10 ResNet18 CIFAR-10", "PGD", resnet, resnet, images, labels, 10, rounds=3)
+    sections = {"Attacks": attacks, "Training": training_rows(data), "Evaluation": evaluation_rows(data, native)} | sections
+    sections |= {
+        "Distance to the machine": machine_rows(native, eager, x),
+        "Growth": growth_rows(native, data.x_test, data.y_test),
+    }
+    write(sections)
+
+
+def write(sections: dict[str, list[dict[str, object]]]) -> None:
+    """README.md with the tables, the machine, the versions and the date."""
+    source = provenance(torch.device("cpu"))
+    packages = ("torch", "advertorch", "torchattacks", "foolbox", "adversarial-robustness-toolbox")
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in packages)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    text = [
+        "# How fast csnb is\n",
+        f"Written by `make bench` on {datetime.now(UTC):%Y-%m-%d}; {source['machine']}, {torch.get_num_threads()} threads, "
+        f"Python {platform.python_version()}, {versions}; csnb {csnb.__version__} at {source['commit'] or 'no commit'}, "
+        f"native layer {'compiled' if available() else 'not available'}. Peak memory of the whole benchmark {peak:.1f} GiB.\n",
+        *(line for line in __doc__.split("\n\n")[1:]),
+    ]
+    for title, rows in sections.items():
+        text += [f"\n## {title}\n", table(rows)]
+    (HERE / "README.md").write_text("\n".join(text) + "\n")
+    print("\n".join(text))
+
+
+if __name__ == "__main__":
+    main()
