@@ -31,7 +31,7 @@ from csnb.native import available
 from csnb.runs import provenance
 
 HERE = Path(__file__).resolve().parent
-ROUNDS = 5
+ROUNDS = 3
 IMAGES = 1000
 EPS, STEP = 0.1, 0.01  # pixels; what MNIST's 0.3 normalised units are, about
 
@@ -245,7 +245,7 @@ def worker_rows(runs: int = 4) -> list[dict[str, object]]:
         "import sys, csnb\n"
         "threads, first, last, folder = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]\n"
         "for p in range(first, last):\n"
-        "    csnb.run(csnb.Experiment(method='ADV', protected_class=p, threads=threads, runs=folder, epochs=60, cw_steps=10))\n"
+        "    csnb.run(csnb.Experiment(method='ADV', protected_class=p, threads=threads, runs=folder, epochs=30, cw_steps=10))\n"
     )
 
     def go(workers: int, threads: int) -> None:
@@ -266,7 +266,7 @@ def worker_rows(runs: int = 4) -> list[dict[str, object]]:
         "1 worker, 1 thread": lambda: go(1, 1),
         "2 workers, 1 thread": lambda: go(2, 1),
     }
-    seconds, _ = in_turn(calls, 2)
+    seconds, _ = in_turn(calls, 1)
     return [
         {
             "workers": who,

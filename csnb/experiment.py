@@ -114,6 +114,7 @@ class Experiment(BaseModel):
 
     seed: Count = Field(0, ge=0, lt=2**63, description="of weights, data order and attacks")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto (a GPU if there is one), cpu or cuda")
+    tf32: bool = Field(False, description="TensorFloat-32 on a GPU: faster, with 10 bits of mantissa")
     threads: Count = Field(0, ge=0, description="CPU threads; 0: torch's choice. Scores are bit-equal for equal threads")
     runs: str = Field("runs", description="folder in which the run's own folder is made")
 
@@ -194,6 +195,7 @@ class Run:
         self.experiment = experiment
         if experiment.threads:
             torch.set_num_threads(experiment.threads)
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = experiment.tf32
         self.device = _device(experiment.device)
         self.data: Dataset = load_dataset(experiment.dataset, experiment.data_root)
         self.protected = self.data.class_index(experiment.protected_class)
@@ -205,7 +207,8 @@ class Run:
         if experiment.init_from:
             load_weights(self.model, experiment.init_from)
         self.folder = prepare_folder(Path(experiment.runs).expanduser() / experiment.run_id)
-        self.model.to(self.device)
+        if self.device.type == "cuda":  # channels_last is for CPUs
+            self.model.to(self.device, memory_format=torch.contiguous_format)
         self.seconds: dict[str, float] = {}
 
     def __repr__(self) -> str:
