@@ -314,7 +314,7 @@ def main() -> None:
     images = cifar.x_test[:32]
     with torch.no_grad():
         labels = resnet(images).argmax(1)  # a hardly trained network's own answers
-    attacks += attack_rows("PGD-10 ResNet18 CIFAR-10", "PGD", resnet, resnet, images, labels, 10, eps=2 / 255)
+    attacks += attack_rows("PGD-10 ResNet18 CIFAR-10", "PGD", resnet, resnet, images, labels, 10, eps=1 / 255)
     sections = {"Attacks": attacks, "Training": training_rows(data), "Evaluation": evaluation_rows(data, native)} | sections
     sections |= {
         "Distance to the machine": machine_rows(native, eager, x),
