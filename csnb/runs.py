@@ -22,6 +22,7 @@ from csnb.errors import InputError, one_line
 from csnb.evaluation import Outcome
 
 FILES = ("model.safetensors", "history.csv", "predictions.npz")
+NOTEBOOK_DIGEST = "CSNB_NOTEBOOK"  # environment variable by which a sweep tells a run the digest of its notebook's code
 PACKAGES = ("csnb", "torch", "torchvision", "advertorch", "numpy")
 
 
@@ -75,15 +76,16 @@ def write_run(
         "provenance": provenance(next(model.parameters()).device),
         "sha256": {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in FILES},
     }
+    result["digest"] = _digest(result)
     write_atomically(folder / "result.json", json.dumps(result, indent=1).encode())
     return folder / "result.json"
 
 
 def read_run(folder: str | Path) -> dict[str, Any]:
-    """A complete run's result.json, after a check that its other files are those it was written with."""
+    """A complete run's result.json, after a check that it and the other files are those the run wrote."""
     folder = Path(folder)
     try:
-        result = json.loads((folder / "result.json").read_text())
+        result = read_result(folder)
         for name in FILES:
             digest = result["sha256"][name]
             if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
@@ -93,6 +95,19 @@ def read_run(folder: str | Path) -> dict[str, Any]:
             raise
         raise InputError(f"run {folder}: not a complete run ({error})") from None
     return result
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """result.json, after a check that nobody edited it; runs from before it carried a digest pass."""
+    result = json.loads((folder / "result.json").read_bytes())
+    if "digest" in result and result.pop("digest") != _digest(result):
+        raise InputError(f"run {folder}: result.json has changed since the run; allowed: the file of the run")
+    return result
+
+
+def _digest(result: Mapping[str, Any]) -> str:
+    """Of what a result says, however its file is laid out."""
+    return hashlib.sha256(json.dumps(result).encode()).hexdigest()
 
 
 def load_weights(model: nn.Module, folder: str | Path) -> None:
@@ -105,18 +120,24 @@ def load_weights(model: nn.Module, folder: str | Path) -> None:
 
 
 def provenance(device: torch.device) -> dict[str, Any]:
-    """What made a result: versions, commit, digest of csnb's sources, machine, device, threads, native layer, time (UTC)."""
-    sources = sorted((*Path(__file__).parent.glob("*.py"), *Path(__file__).parent.glob("*.cpp")))
+    """What made a result: versions, commit, digests of csnb's sources and of a sweep's notebook, machine, time (UTC)."""
     return {
         "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
         "commit": _commit(),
-        "sources": hashlib.sha256(b"".join(file.read_bytes() for file in sources)).hexdigest()[:16],
+        "sources": sources_digest(),
+        "notebook": os.environ.get(NOTEBOOK_DIGEST, ""),
         "machine": f"{platform.system()} {platform.machine()}, {_processor()}, {os.cpu_count()} cores",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "threads": torch.get_num_threads(),
         "native": native.available(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def sources_digest() -> str:
+    """Of csnb's own files: the code version that counts, committed or not."""
+    sources = sorted((*Path(__file__).parent.glob("*.py"), *Path(__file__).parent.glob("*.cpp")))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in sources)).hexdigest()[:16]
 
 
 def _commit() -> str:
