@@ -75,7 +75,7 @@ class _Table:
         """All rows."""
         values = {name: values + [None] * (len(self.lengths) - len(values)) for name, values in self.parameters.items()}
         shared = {name: column[0] for name, column in values.items() if len(set(map(repr, column))) == 1}
-        kept = [name for name in values if name in ("run", *KEYS) or name not in shared and name != "runs"]
+        kept = [name for name in values if name in ("run", *KEYS) or (name not in shared and name != "runs")]
         frame = {name: _column(values[name]).repeat(self.lengths) for name in kept}
         frame["seconds"] = np.repeat(np.array(self.seconds), self.lengths)
         for name in NAMES:
