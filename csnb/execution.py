@@ -1,14 +1,16 @@
 """One run of a sweep: its notebook through papermill, in a kernel of its own, into its folder."""
 
+import ctypes
 import errno
 import json
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +40,7 @@ class Task:
     code: Code
     timeout: int | None
     cwd: Path
-    runner: int  # its process id: a worker that it started ends with it
+    runner: int  # its process id: the processes that it starts end with it; 0: a cluster's workers do not
 
 
 @dataclass(frozen=True)
@@ -128,14 +130,31 @@ def _execute(task: Task, lock: int) -> None:
 def _kernel(environment: dict[str, str], cwd: Path, locks: tuple[int, ...]) -> type[AsyncKernelManager]:
     """A kernel manager whose kernel has this environment and folder, and holds the locks until it is dead.
 
-    So a kernel that outlives a killed worker for a moment (it looks for its parent every second) still owns its run.
+    So a kernel that outlives a killed worker for a moment still owns its run. On Linux the system ends it with the worker;
+    elsewhere it looks for its parent every second.
     """
+
+    special = {"env": environment, "cwd": str(cwd), "pass_fds": locks}
+    if sys.platform == "linux":
+        special["preexec_fn"] = _end_with_parent(os.getpid())
 
     class Kernel(AsyncKernelManager):
         async def start_kernel(self, **options: Any) -> None:
-            await super().start_kernel(**options | {"env": environment, "cwd": str(cwd), "pass_fds": locks})
+            await super().start_kernel(**options | special)
 
     return Kernel
+
+
+def _end_with_parent(parent: int) -> Callable[[], None]:
+    """For a new process on Linux: it is killed when its parent dies, even in the moment before it can look for that."""
+    prctl = ctypes.CDLL(None).prctl
+
+    def before_exec() -> None:
+        prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return before_exec
 
 
 @contextmanager
@@ -203,7 +222,7 @@ _watched: set[int] = set()
 
 def _end_with_runner(runner: int) -> None:
     """In a worker of this machine: end when the runner is dead, and leave Ctrl-C to it."""
-    if os.getppid() != runner or runner in _watched:
+    if runner in (0, os.getpid(), *_watched):
         return
     _watched.add(runner)
     if threading.current_thread() is threading.main_thread():
@@ -214,4 +233,6 @@ def _end_with_runner(runner: int) -> None:
             time.sleep(0.2)
         os._exit(1)
 
+    if os.getppid() != runner:  # dead before the worker got to its first run
+        os._exit(1)
     threading.Thread(target=watch, daemon=True).start()

@@ -63,10 +63,10 @@ def _print_plan(plan: Plan, jobs: int | None) -> None:
         if status.reason:
             print(f"{status.state:7} {job}: {status.reason}")
     seconds = plan.seconds_left()
-    if plan.open:
-        at_once = jobs or 1
-        estimate = f"about {seconds / at_once / 60:.1f} minutes" if seconds is not None else "unknown, none is done yet"
-        print(f"estimated time: {estimate} with {at_once} at once" if seconds is not None else f"estimated time: {estimate}")
+    if plan.open and seconds is None:
+        print("estimated time: unknown, no run is done yet")
+    elif plan.open:
+        print(f"estimated time: {seconds / 60:.1f} minutes one at a time, {seconds / (jobs or 1) / 60:.1f} with {jobs or 1} at once")
 
 
 def _execute(plan: Plan, todo: list[Job], jobs: int | None, backend: str, address: str) -> Plan:
@@ -77,7 +77,8 @@ def _execute(plan: Plan, todo: list[Job], jobs: int | None, backend: str, addres
     except ImportError as error:
         raise InputError(f"sweep: {error.name} is not installed; allowed: after pip install 'csnb[notebooks]'") from None
     statuses = {job.run_id: status for job, status in zip(plan.jobs, plan.statuses, strict=True)}
-    tasks = [Task(job, plan.code, plan.timeout, Path.cwd(), os.getpid()) for job in todo]
+    runner = os.getpid() if backend == "loky" else 0
+    tasks = [Task(job, plan.code, plan.timeout, Path.cwd(), runner) for job in todo]
     threads = max((int(job.parameters["threads"]) for job in todo), default=1)
     try:
         with cluster(backend, address), Board(len(todo), lambda: _live(todo, statuses)) as board:
