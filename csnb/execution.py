@@ -25,7 +25,7 @@ from traitlets.config import Config
 
 from csnb.errors import InputError, one_line
 from csnb.locks import try_lock
-from csnb.plan import Code, Job, inspect
+from csnb.plan import Code, Job, inspect, read_code
 from csnb.runs import NOTEBOOK_DIGEST, write_atomically
 
 Ending = Literal["done", "elsewhere", "busy", "failed"]
@@ -87,16 +87,20 @@ def _execute_and_check(task: Task, lock: int, start: float) -> Record:
         (folder / name).unlink(missing_ok=True)
     try:
         _execute(task, lock)
+        (folder / ".notebook.ipynb").replace(folder / "notebook.ipynb")
+        status = inspect(task.job, task.code)
+        if status.state != "done":
+            raise _Incomplete(status.reason or "the notebook wrote no result.json")
     except BaseException:
-        (folder / "result.json").unlink(missing_ok=True)  # cells after it did not end as they should
-        raise
-    finally:
+        (folder / "result.json").unlink(missing_ok=True)  # what came after it did not end as it should
         with suppress(FileNotFoundError):
             (folder / ".notebook.ipynb").replace(folder / "notebook.ipynb")
-    status = inspect(task.job, task.code)
-    if status.state == "done":
-        return Record(task.job, "done", summary=status.summary, seconds=time.perf_counter() - start)
-    return fail(task.job, "incomplete", status.reason or "the notebook wrote no result.json", time.perf_counter() - start)
+        raise
+    return Record(task.job, "done", summary=status.summary, seconds=time.perf_counter() - start)
+
+
+class _Incomplete(Exception):
+    """The notebook came to its end, and what it left does not verify."""
 
 
 class _Exited(Exception):
@@ -105,6 +109,8 @@ class _Exited(Exception):
 
 def _execute(task: Task, lock: int) -> None:
     """Run the notebook to its end, or raise."""
+    if read_code(task.code.notebook) != task.code:
+        raise InputError(f"notebook: {task.code.notebook.name} or csnb is not what was planned; allowed: start the sweep again")
     with ExitStack() as stack:
         slot = stack.enter_context(gpu_slot(devices() if task.job.parameters.get("device") != "cpu" else []))
         threads = str(task.job.parameters["threads"] or os.cpu_count())
@@ -206,8 +212,8 @@ def _name(error: Exception) -> tuple[str, str]:
         text = " ".join(f"{error.ename}: {error.evalue}".split())[:300]
         if error.ename == "SystemExit":
             return "sys.exit", f"cell {error.exec_count} called sys.exit({error.evalue})"
-    if isinstance(error, _Exited):
-        return "sys.exit", text
+    if isinstance(error, _Exited | _Incomplete):
+        return ("sys.exit" if isinstance(error, _Exited) else "incomplete"), text
     if getattr(error, "errno", None) == errno.ENOSPC or any(sign in text for sign in FULL):
         return "disk full", text
     if isinstance(error, CellTimeoutError):
