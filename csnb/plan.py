@@ -190,7 +190,8 @@ def _jobs(file: Path, content: Mapping[str, Any], folder: Path, only: Mapping[st
                 f"{name}: {place[name]!r} and {places[run_id][name]!r} for one run in {file}; allowed: one of them"
             )
     if not jobs:
-        raise InputError(f"only: {dict(only)} fits no run of {file}; allowed: values that the sweep has")
+        what = f"only: {dict(only)} fits no run of" if only else "grid: [] leaves no run in"
+        raise InputError(f"{what} {file}; allowed: values that make at least one")
     return jobs
 
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,7 +67,7 @@ def _print_plan(plan: Plan, jobs: int | None) -> None:
     if plan.open and seconds is None:
         print("estimated time: unknown, no run is done yet")
     elif plan.open:
-        print(f"estimated time: {seconds / 60:.1f} minutes one at a time, {seconds / (jobs or 1) / 60:.1f} with {jobs or 1} at once")
+        print(f"estimated time: {seconds / 60 / (jobs or 1):.1f} minutes, {jobs or 1} at once")
 
 
 def _execute(plan: Plan, todo: list[Job], jobs: int | None, backend: str, address: str) -> Plan:
@@ -81,8 +82,12 @@ def _execute(plan: Plan, todo: list[Job], jobs: int | None, backend: str, addres
     tasks = [Task(job, plan.code, plan.timeout, Path.cwd(), runner) for job in todo]
     threads = max((int(job.parameters["threads"]) for job in todo), default=1)
     try:
-        with cluster(backend, address), Board(len(todo), lambda: _live(todo, statuses)) as board:
-            for record in run_all(tasks, count_jobs(jobs, backend, threads), backend):
+        with (
+            cluster(backend, address),
+            Board(len(todo), lambda: _live(todo, statuses)) as board,
+            closing(run_all(tasks, count_jobs(jobs, backend, threads), backend)) as records,
+        ):
+            for record in records:
                 if record.ending != "busy":
                     statuses[record.job.run_id] = _status(record)
                     board.line(_line(record))

@@ -87,7 +87,7 @@ def test_only_keeps_runs_that_have_the_values_in_any_notation(tmp_path: Path) ->
         ({"params": "nowhere.yaml"}, "nowhere.yaml: cannot be read"),
         ({"notebook": "nowhere.ipynb"}, "nowhere.ipynb cannot be read"),
         ({"notebook": "sweep.yaml"}, "sweep.yaml cannot be read"),
-        ({"grid": {"method": []}}, "fits no run"),
+        ({"grid": {"method": []}}, "leaves no run"),
     ],
 )
 def test_a_bad_sweep_is_refused_in_one_line_before_any_work(
