@@ -26,7 +26,11 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> dict:
 
 
 def test_the_frame_has_every_row_of_every_run_with_what_differs(result: dict, tmp_path: Path) -> None:
-    for name, parameters in {"a": {"method": "CSA"}, "b": {"method": "CSE", "seed": 3}, "c": {"method": "CSE", "eps": 1}}.items():
+    for name, parameters in {
+        "a": {"method": "CSA"},
+        "b": {"method": "CSE", "seed": 3},
+        "c": {"method": "CSE", "eps": 1},
+    }.items():
         put(tmp_path / name, result, **parameters)
     frame = read_runs(tmp_path)
     assert list(frame["run"].unique()) == ["a", "b", "c"] and len(frame) == 3 * len(SCORES)
@@ -48,7 +52,7 @@ def test_a_result_that_was_edited_or_is_garbled_is_left_out_with_a_warning(resul
     for name in ("a", "b", "c"):
         put(tmp_path / name, result, method="CSA")
     file = tmp_path / "b" / "result.json"
-    file.write_text(file.read_text().replace('"correct": 1', '"correct": 2', 1))
+    file.write_text(file.read_text().replace('"total": ', '"total": 1', 1))
     (tmp_path / "c" / "result.json").write_text("{")
     (tmp_path / "unfinished").mkdir()
     with pytest.warns(UserWarning, match="2 of 3 results left out: b"):

@@ -95,7 +95,8 @@ def test_a_run_says_what_made_it(folder: Path) -> None:
     assert made["versions"]["numpy"] == np.__version__
     assert made["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]  # "+cpu" is not always there
     assert made["device"] == "cpu" and made["threads"] == torch.get_num_threads()
-    sources = sorted(Path(runs.__file__).parent.glob("*.py"))
+    folder = Path(runs.__file__).parent
+    sources = sorted([*folder.glob("*.py"), *folder.glob("*.cpp")])
     assert made["sources"] == hashlib.sha256(b"".join(file.read_bytes() for file in sources)).hexdigest()[:16]
 
 
