@@ -36,7 +36,7 @@ def read_runs(folder: str | Path) -> pd.DataFrame:
         if (path / "result.json").exists():
             try:
                 table.add(path.name, read_result(path))
-            except (InputError, KeyError, TypeError, AttributeError) as error:
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
                 refused.append(f"{path.name} ({error})")
     if refused:
         warnings.warn(f"{len(refused)} of {len(refused) + len(table.lengths)} results left out: {refused[0]}", stacklevel=2)

@@ -40,7 +40,7 @@ def test_the_frame_has_every_row_of_every_run_with_what_differs(result: dict, tm
     for name in ("a", "b", "c"):
         part = frame[frame["run"] == name].reset_index(drop=True)
         for column in SCORES.columns:
-            expected, found = ([None if pd.isna(x) else x for x in rows[column]] for rows in (SCORES, part))
+            expected, found = ([-1 if pd.isna(x) else x for x in rows[column]] for rows in (SCORES, part))
             assert found == (pytest.approx(expected, rel=1e-9) if column in ("value", "low", "high") else expected)
     assert frame.groupby("run", observed=True)["seed"].first().to_dict() == {"a": 0, "b": 3, "c": 0}
     assert frame.groupby("run", observed=True)["eps"].first().to_dict() == {"a": 0.3, "b": 0.3, "c": 1.0}

@@ -18,7 +18,7 @@ import papermill
 import psutil
 import pytest
 import yaml
-from sweeping import END, PROTECT, ROOT, START, contents, csnb_sweep, start, write_notebook, write_stripes, write_sweep
+from sweeping import END, PROTECT, ROOT, START, contents, csnb_sweep, start, write_notebook, write_sweep
 
 from csnb import Experiment, InputError, read_run, sweep
 from csnb.__main__ import main
