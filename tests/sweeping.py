@@ -22,7 +22,9 @@ END = "run.write()"
 
 def write_notebook(file: Path, *cells: str) -> Path:
     """A notebook with the parameters of protect.ipynb and these code cells."""
-    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
+    notebook = nbformat.v4.new_notebook(
+        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    )
     (parameters,) = [c for c in nbformat.read(PROTECT, as_version=4).cells if "parameters" in c.metadata.get("tags", [])]
     notebook.cells = [parameters, *map(nbformat.v4.new_code_cell, cells)]
     nbformat.write(notebook, file)
