@@ -213,19 +213,19 @@ def test_a_run_by_plain_papermill_counts_as_done(small: Path, tmp_path: Path) ->
 TROUBLE = """
 import os, signal, sys, time
 from pathlib import Path
-broken = not Path(dataset).with_name("repaired").exists()
-if broken and seed == 1: raise ValueError("two\\nlines")
-if broken and seed == 2: sys.exit(0)
-if broken and seed == 3: time.sleep(600)
-if broken and seed == 4: os.kill(os.getpid(), signal.SIGKILL)
-if broken and seed == 5: open("/dev/full", "w").write("x" * 100_000)
+_broken = not Path(dataset).with_name("repaired").exists()
+if _broken and seed == 1: raise ValueError("two\\nlines")
+if _broken and seed == 2: sys.exit(0)
+if _broken and seed == 3: time.sleep(600)
+if _broken and seed == 4: os.kill(os.getpid(), signal.SIGKILL)
+if _broken and seed == 5: open("/dev/full", "w").write("x" * 100_000)
 """
 AFTER = """
 file = run.folder / "model.safetensors"
-if broken and seed == 6: file.write_bytes(b"x" + file.read_bytes()[1:])
+if _broken and seed == 6: file.write_bytes(b"x" + file.read_bytes()[1:])
 file = run.folder / "result.json"
-if broken and seed == 7: file.write_text(file.read_text().replace('"value": ', '"value": 1', 1))
-if broken and seed == 8: sys.exit(0)
+if _broken and seed == 7: file.write_text(file.read_text().replace('"value": ', '"value": 1', 1))
+if _broken and seed == 8: sys.exit(0)
 """
 REASONS = {
     1: "raised: ValueError: two lines",
