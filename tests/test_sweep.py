@@ -350,6 +350,7 @@ def test_a_kernel_does_not_outlive_a_killed_runner(jobs: str, tmp_path: Path) ->
     assert len(held) == int(jobs)
     process.kill()
     process.wait()
+    process.stdout.close()
     wait_for(lambda: not any(kernel.is_running() and kernel.status() != "zombie" for kernel in kernels), 5)
     assert not any(map(is_locked, held))
 
