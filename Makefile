@@ -1,13 +1,14 @@
-# make demo: the whole idea on the embedded data set.  make test: every test.  Both make .venv first, once.
+# make demo: the whole idea on the embedded data set.  make test: every test but the slow ones, which make test-slow runs.
+# Each makes .venv first, once.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/demo
 
-.PHONY: demo test bench lint format notebooks clean
+.PHONY: demo test test-slow bench lint format notebooks clean
 
 # Tests and committed notebooks run on one thread: equal threads give equal results, and two workers share two cores.
-test notebooks: export OMP_NUM_THREADS := 1
+test test-slow notebooks: export OMP_NUM_THREADS := 1
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -18,9 +19,13 @@ demo: $(VENV)/.ready
 	$(BIN)/python -m csnb demo $(DEMO)
 
 test: $(VENV)/.ready lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
 	$(BIN)/python -m pytest -n 2 --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout=300 \
 	    --nbval-sanitize-with tests/nbval.cfg notebooks
+
+test-slow: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --editable '.[cluster]'
+	$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
