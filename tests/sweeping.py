@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -59,8 +60,14 @@ def start(file: Path, runs: Path, *options: str, **environment: str) -> subproce
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     env = os.environ | {"PYTHONPATH": path} | environment
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env, cwd=ROOT, start_new_session=True
-    )
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env, cwd=ROOT, start_new_session=True,
+        preexec_fn=_hear_ctrl_c,
+    )  # fmt: skip
+
+
+def _hear_ctrl_c() -> None:
+    """Tests that are themselves started in the background of a shell have inherited that SIGINT is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def csnb_sweep(file: Path, runs: Path, *options: str, **environment: str) -> tuple[int, str]:
