@@ -23,7 +23,7 @@ from csnb.display import LiveLine
 from csnb.errors import InputError
 from csnb.evaluation import Outcome, evaluate, score
 from csnb.models import build_model
-from csnb.runs import append_progress, load_weights, prepare_folder, write_run
+from csnb.runs import RESULTS, append_progress, load_weights, prepare_folder, read_run, write_run
 from csnb.training import METHODS, Recipe, fit
 
 
@@ -96,6 +96,8 @@ class Experiment(BaseModel):
     attack_images: Literal["protected", "all"] = Field(
         "protected", description="test images attacked: protected (class p) or all"
     )
+    monitor: Literal[("", *ATTACKS)] = Field("", description="attack to measure after each epoch, for history.csv; empty: none")
+    monitor_images: Count = Field(1000, ge=1, description="first test images that it meets, of all classes")
     pgd_steps: Count = Field(ATTACKS["PGD"]["steps"], ge=1, description="steps of PGD")
     pgd_step_size: Real = Field(ATTACKS["PGD"]["step_size"], gt=0, description="their size, in units of space")
     pgd_restarts: Count = Field(ATTACKS["PGD"]["restarts"], ge=1, description="random starts of PGD")
@@ -154,7 +156,7 @@ class Experiment(BaseModel):
     @property
     def run_id(self) -> str:
         """Name of the run's folder: readable, and different for any other value of a parameter that shapes the result."""
-        content = json.dumps(self.model_dump(exclude=NOT_IN_ID), sort_keys=True)
+        content = json.dumps(self.model_dump(exclude=NOT_IN_ID, exclude_defaults=True), sort_keys=True)
         head = f"{Path(self.dataset).stem}-{self.method}-p{self.protected_class}-s{self.seed}"
         return re.sub(r"[^\w+.-]", "_", head) + "-" + hashlib.sha256(content.encode()).hexdigest()[:10]
 
@@ -166,9 +168,9 @@ class Experiment(BaseModel):
         """The training recipe."""
         return Recipe(**{field.name: getattr(self, field.name) for field in fields(Recipe)})
 
-    def attack_options(self) -> dict[str, dict[str, int | float]]:
-        """Options of each attack to evaluate under, by name."""
-        names = [name for name in self.attacks.split(",") if name]
+    def attack_options(self, attacks: str) -> dict[str, dict[str, int | float]]:
+        """Options of each of the attacks (names separated by commas), by name."""
+        names = [name for name in attacks.split(",") if name]
         return {name: {option: getattr(self, f"{name.lower()}_{option}") for option in ATTACKS[name]} for name in names}
 
 
@@ -240,10 +242,20 @@ class Run:
             recipe=e.recipe(),
             threat=e.threat(),
             seed=e.seed,
+            measure=self._monitor if e.monitor else dict,
             on_epoch=report,
         )
         self.seconds["train"] = time.perf_counter() - start
         return self.history
+
+    def _monitor(self) -> dict[str, float]:
+        """Accuracy on the first test images, clean and under the attack that is to be watched."""
+        e = self.experiment
+        x, y = (t[: e.monitor_images].to(self.device) for t in (self.data.x_test, self.data.y_test))
+        options = e.attack_options(e.monitor)
+        outcome = evaluate(self.model, x, y, attacks=options, threat=e.threat(), robust=e.robust, seed=e.seed)
+        clean, robust = (float((outcome.predictions[name] == outcome.labels).mean()) for name in ("clean", e.monitor))
+        return {"test_accuracy": clean, "robust_accuracy": robust}
 
     def evaluate(self) -> pd.DataFrame:
         """Attack the trained model; returns the scores, one tidy frame (see `score`)."""
@@ -263,7 +275,7 @@ class Run:
             self.model,
             self.data.x_test.to(self.device),
             y,
-            attacks=e.attack_options(),
+            attacks=e.attack_options(e.attacks),
             threat=e.threat(),
             robust=e.robust,
             attacked=attacked,
@@ -293,6 +305,26 @@ def run(experiment: Experiment) -> Run:
     result.evaluate()
     result.write()
     return result
+
+
+def find_or_run(experiment: Experiment) -> Path:
+    """Folder of a complete run of these parameters; says where it comes from.
+
+    It is looked for in the experiment's ``runs``, then among those committed with csnb; else it is executed now.
+    """
+    wanted = experiment.model_dump(exclude=NOT_IN_ID)
+    for runs in (Path(experiment.runs).expanduser(), RESULTS):
+        folder = runs / experiment.run_id
+        try:
+            result = read_run(folder)
+            if Experiment(**result["parameters"]).model_dump(exclude=NOT_IN_ID) == wanted:
+                print(f"read {folder.name} (commit {result['provenance']['commit'] or 'unknown'})")
+                return folder
+        except InputError:
+            continue
+    folder = run(experiment).folder
+    print(f"ran {folder.name}")
+    return folder
 
 
 def _device(name: str) -> torch.device:

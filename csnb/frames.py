@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from csnb.errors import InputError
+from csnb.plan import run_ids
 from csnb.runs import read_result
 
 KEYS = ("dataset", "model", "method", "protected_class", "seed")  # columns of every frame; others where runs differ
@@ -23,8 +24,10 @@ def run_folders(folder: str | Path) -> Iterator[Path]:
     return (path for path in sorted(Path(folder).iterdir()) if path.is_dir() and not path.name.startswith("."))
 
 
-def read_runs(folder: str | Path) -> pd.DataFrame:
+def read_runs(folder: str | Path, sweep: str | Path | None = None) -> pd.DataFrame:
     """The scores of every complete run in ``folder``: the rows of `score`, each with its run and that run's parameters.
+
+    ``sweep``: only of the runs of this sweep file (or of csnb's own, by name).
 
     Columns: ``run`` (the name of its folder), data set, model, method, protected class and seed, whatever other parameters
     differ between the runs, ``seconds`` (the run's, training and attacks), and those of `score`. What all runs share is in
@@ -32,8 +35,9 @@ def read_runs(folder: str | Path) -> pd.DataFrame:
     does that); a result that cannot be read is left out with a warning. Raises InputError where there is no such folder.
     """
     table, refused = _Table(), []
+    wanted = None if sweep is None else set(run_ids(sweep))
     for path in run_folders(folder):
-        if (path / "result.json").exists():
+        if (wanted is None or path.name in wanted) and (path / "result.json").exists():
             try:
                 table.add(path.name, read_result(path))
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

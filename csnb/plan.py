@@ -17,6 +17,7 @@ from csnb.errors import InputError, one_line
 from csnb.experiment import NOT_IN_ID, Experiment
 from csnb.runs import read_run, sources_digest
 
+SWEEPS = Path(__file__).resolve().parents[1] / "params" / "sweeps"  # in a checkout
 ENTRIES = ("notebook", "params", "grid", "also", "timeout")
 State = Literal["done", "todo", "failed", "stale", "broken"]
 
@@ -84,11 +85,12 @@ class Plan:
 
 
 def make_plan(file: str | Path, runs: str | Path, only: Mapping[str, Any] | None = None) -> Plan:
-    """The runs of a sweep file (YAML), each checked as an `Experiment`, and their status in the folder ``runs``.
+    """The runs of a sweep file, each checked as an `Experiment`, and their status in the folder ``runs``.
 
-    ``only``: keep the runs whose parameters have these values. Raises InputError before any work for whatever is wrong.
+    ``file``: a YAML, or the name of one of csnb's own. ``only``: keep the runs whose parameters have these values. Raises
+    InputError before any work for whatever is wrong.
     """
-    file = Path(file)
+    file = find_sweep(file)
     content = _read_yaml(file)
     unknown = [name for name in content if name not in ENTRIES]
     if unknown or "notebook" not in content:
@@ -103,6 +105,18 @@ def make_plan(file: str | Path, runs: str | Path, only: Mapping[str, Any] | None
     with ThreadPoolExecutor() as pool:  # hashing weights releases the interpreter
         statuses = list(pool.map(lambda job: inspect(job, code), jobs))
     return Plan(code, timeout, jobs, statuses)
+
+
+def find_sweep(name: str | Path) -> Path:
+    """A sweep file by its path, or one of csnb's own by its name, such as ``mnist_table2``."""
+    own = SWEEPS / f"{name}.yaml"
+    return own if own.is_file() and not Path(name).is_file() else Path(name)
+
+
+def run_ids(file: str | Path) -> list[str]:
+    """The ids of a sweep file's runs, in its order."""
+    file = find_sweep(file)
+    return [job.run_id for job in _jobs(file, _read_yaml(file), Path(), {})]
 
 
 def read_code(notebook: Path) -> Code:

@@ -21,6 +21,7 @@ from csnb import native
 from csnb.errors import InputError, one_line
 from csnb.evaluation import Outcome
 
+RESULTS = Path(__file__).resolve().parents[1] / "results" / "runs"  # the runs committed with csnb; in a checkout only
 FILES = ("model.safetensors", "history.csv", "predictions.npz")
 NOTEBOOK_DIGEST = "CSNB_NOTEBOOK"  # environment variable by which a sweep tells a run the digest of its notebook's code
 PACKAGES = ("csnb", "torch", "torchvision", "advertorch", "numpy")
@@ -108,6 +109,14 @@ def read_result(folder: Path) -> dict[str, Any]:
 def _digest(result: Mapping[str, Any]) -> str:
     """Of what a result says, however its file is laid out."""
     return hashlib.sha256(json.dumps(result).encode()).hexdigest()
+
+
+def read_weights(folder: str | Path) -> dict[str, np.ndarray]:
+    """A run's weights by name, such as ``body.conv1.weight``. Raises InputError."""
+    try:
+        return {name: weight.numpy() for name, weight in load_file(Path(folder) / "model.safetensors").items()}
+    except Exception as error:  # as in `load_weights`
+        raise InputError(f"run {folder}: model.safetensors cannot be read ({one_line(error)})") from None
 
 
 def load_weights(model: nn.Module, folder: str | Path) -> None:

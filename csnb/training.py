@@ -138,15 +138,17 @@ def fit(
     recipe: Recipe,
     threat: ThreatModel,
     seed: int,
+    measure: Callable[[], dict[str, float]] = dict,
     on_epoch: Callable[[dict[str, float | str]], None] = lambda row: None,
 ) -> pd.DataFrame:
     """Train ``model`` in place on pixels ``x`` (N, C, H, W) and labels ``y`` (N,), on one device (Algorithms 1 and 2).
 
     Returns one row per epoch, also given to ``on_epoch``: ``epoch`` (from 1), ``lr``, ``examples``, mean ``loss`` and
     ``penalty``, training ``accuracy`` on the examples seen, ``fuzziness.<layer>`` (Eq. 8) of each convolution,
-    ``seconds``. Raises InputError where training diverges. The global random generators are left as they were.
+    ``seconds``, and what ``measure`` says of the model after the epoch (the training is the same without it). Raises
+    InputError where training diverges. The global random generators are left as they were.
     """
-    trainer = Trainer(model.train(), METHODS[method], costs, recipe, threat)
+    trainer = Trainer(model, METHODS[method], costs, recipe, threat)
     order = torch.Generator().manual_seed(seed)
     history = []
     with torch.random.fork_rng():
@@ -160,7 +162,7 @@ def fit(
             row = {"epoch": epoch + 1, "lr": lr, "examples": "+".join(seen)} | trainer.take_means() | _fuzziness_by_layer(model)
             if not np.isfinite(row["loss"]):
                 raise InputError(f"lr: {recipe.lr:g} makes the loss {row['loss']} in epoch {epoch + 1}; allowed: less")
-            history.append(row | {"seconds": time.perf_counter() - start})
+            history.append(row | {"seconds": time.perf_counter() - start} | measure())
             on_epoch(history[-1])
     model.eval()
     return pd.DataFrame(history)
@@ -169,6 +171,7 @@ def fit(
 def _train_epoch(trainer: Trainer, x: Tensor, y: Tensor, epoch: int, order: torch.Generator) -> list[str]:
     """One pass over the images in a random order; returns the kinds of examples seen."""
     seen: dict[str, None] = {}
+    trainer.model.train()
     indices = torch.randperm(len(x), generator=order).to(x.device)
     for batch, index in enumerate(indices.split(trainer.recipe.batch_size)):
         images, labels = x[index], y[index]

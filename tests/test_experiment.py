@@ -101,9 +101,9 @@ def test_namespace_gives_parameters_and_refuses_what_is_none() -> None:
 
 
 def test_every_option_of_every_attack_is_a_parameter_with_its_default() -> None:
-    assert Experiment().attack_options() == ATTACKS
-    assert Experiment(attacks=" MIA , FGSM").attack_options() == {"MIA": ATTACKS["MIA"], "FGSM": {}}
-    assert Experiment(pgd_steps=7).attack_options()["PGD"]["steps"] == 7
+    assert Experiment().attack_options(",".join(ATTACKS)) == ATTACKS
+    assert Experiment().attack_options(Experiment(attacks=" MIA , FGSM").attacks) == {"MIA": ATTACKS["MIA"], "FGSM": {}}
+    assert Experiment(pgd_steps=7).attack_options("PGD")["PGD"]["steps"] == 7
 
 
 def test_threat_model_and_recipe_carry_the_parameters() -> None:

@@ -1,0 +1,147 @@
+"""What the paper printed - Table I and the 552 accuracies of Tables II to IV - and our runs beside it."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from csnb.errors import InputError
+from csnb.evaluation import wilson
+from csnb.training import METHODS
+
+TABLE1: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {  # mean and deviation of each channel
+    "mnist": ((0.1307,), (0.3081,)),
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "cifar100": ((0.5070, 0.4865, 0.4409), (0.2673, 0.2564, 0.2761)),
+}
+TEST_IMAGES = {  # of each class
+    "mnist": (980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009),
+    "cifar10": (1000,) * 10,
+    "cifar100": (100,) * 100,
+}
+ORDERINGS = (("CSE", "STD"), ("CSA", "STD"), ("CSE+ADV", "STD"), ("CSE+ADV", "CSA"))  # the first is said to be above
+CELL = ["attack", "method", "protected_class"]
+DIGITS = 5e-5  # half a unit in the last place that is printed
+
+
+def published() -> pd.DataFrame:
+    """Tables II to IV: ``table, dataset, attack, method, protected_class``, ``published`` accuracy, ``bold``, ``n``.
+
+    A row is a cell: the accuracy on the ``n`` test images of class p of the model that protects it (STD: none).
+    """
+    frame = pd.read_csv(Path(__file__).with_name("published.csv"))
+    frame = frame.rename(columns={"model": "method", "accuracy": "published"}).astype({"bold": bool})
+    return frame.assign(n=[TEST_IMAGES[name][p] for name, p in frame[["dataset", "protected_class"]].itertuples(index=False)])
+
+
+def difference(share: np.ndarray, other: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """95 % interval of ``share - other``, shares of ``n`` images each; Newcombe's (1998) from Wilson's."""
+    share, other, n = (np.asarray(values, dtype=float) for values in (share, other, n))
+    low, high = wilson(share * n, n)
+    other_low, other_high = wilson(other * n, n)
+    gap = share - other
+    return gap - np.hypot(share - low, other_high - other), gap + np.hypot(high - share, other - other_low)
+
+
+def compare(scores: pd.DataFrame, dataset: str) -> pd.DataFrame:
+    """Every published cell of ``dataset`` beside ours, and cells of ours that were not published; a row each.
+
+    ``scores``: of `read_runs`, whose runs differ in method, protected class and seed only. Columns: attack, method,
+    protected_class, ``n`` test images, ``published``, ``bold``, ``ours`` (mean over ``seeds``) with Wilson ``low`` and
+    ``high``, ``difference`` (ours - published) with ``difference_low`` and ``difference_high`` (Newcombe), and
+    ``verdict``: agrees (that interval holds 0), higher, lower, not run, not published. Intervals are those of drawing n
+    test images: another seed's training may differ by more.
+    """
+    theirs = published().query("dataset == @dataset").drop(columns=["table", "dataset"])
+    frame = theirs.merge(_ours(scores, dataset), "outer", CELL, suffixes=("", "_ours"))
+    frame["n"] = frame["n"].fillna(frame.pop("n_ours")).astype(int)
+    frame["low"], frame["high"] = wilson(frame["ours"] * frame["n"], frame["n"])
+    frame["difference"] = frame["ours"] - frame["published"]
+    frame["difference_low"], frame["difference_high"] = difference(frame["ours"], frame["published"], frame["n"])
+    kinds = [frame["ours"].isna(), frame["published"].isna(), frame["difference_low"] > 0, frame["difference_high"] < 0]
+    frame["verdict"] = np.select(kinds, ["not run", "not published", "higher", "lower"], "agrees")
+    return _sorted(frame)
+
+
+def _ours(scores: pd.DataFrame, dataset: str) -> pd.DataFrame:
+    """Accuracy of the protected class of each run - of every class where the method protects none - over the seeds."""
+    parts = []
+    for _, run in scores[scores["dataset"] == dataset].groupby("run", observed=True):
+        rows = run[run["measure"] == "accuracy"].astype({"class": str, "attack": str, "method": str})
+        classes = rows.loc[rows["attack"] == "clean", "class"].tolist()  # clean images are of every class, in order
+        rows = rows[rows["attack"] != "clean"].assign(protected_class=[classes.index(name) for name in rows["class"]])
+        if METHODS[rows["method"].iloc[0]].cost_sensitive:
+            p = str(run["protected_class"].iloc[0])
+            rows = rows[rows["protected_class"] == (int(p) if p.isdecimal() else classes.index(p))]
+        parts.append(rows[[*CELL, "seed", "value", "total"]])
+    if not parts:
+        return pd.DataFrame({name: [] for name in (*CELL, "ours", "n", "seeds")}).astype(
+            {"protected_class": int, "ours": float}
+        )
+    ours = pd.concat(parts)
+    if ours.duplicated([*CELL, "seed"]).any():
+        twice = ours[ours.duplicated([*CELL, "seed"])].iloc[0]
+        raise InputError(
+            f"runs: several of {twice['method']} for class {twice['protected_class']}, seed {twice['seed']}; allowed: 1"
+        )
+    return ours.groupby(CELL, as_index=False).agg(ours=("value", "mean"), n=("total", "first"), seeds=("seed", "count"))
+
+
+def _sorted(frame: pd.DataFrame) -> pd.DataFrame:
+    """By attack, method and class in the paper's order; what it does not have comes last."""
+    known = published()
+    for name in ("attack", "method"):
+        order = dict.fromkeys([*known[name], *METHODS, *frame[name]])
+        frame[name] = pd.Categorical(frame[name], [x for x in order if x in set(frame[name])])
+    return frame.sort_values(CELL, ignore_index=True)
+
+
+def orderings(comparison: pd.DataFrame) -> pd.DataFrame:
+    """What the paper says of its methods, class by class: in how many is the first of a pair above the second?
+
+    A row for each pair and attack; columns ``above``, ``below`` (the 95 % interval of the difference leaves 0 out) and
+    ``unclear`` under ``published`` and under ``ours``; only classes that have both cells count.
+    """
+    rows = {}
+    cells = comparison.set_index(["attack", "protected_class"])
+    for first, second in ORDERINGS:
+        pair = cells[cells["method"] == first].join(cells[cells["method"] == second], rsuffix="_second", how="inner")
+        for attack, part in pair.groupby(level="attack", observed=True):
+            rows[f"{first} > {second}", attack] = {
+                (source, word): count
+                for source in ("published", "ours")
+                for word, count in _count(part.dropna(subset=[source, f"{source}_second"]), source).items()
+            }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["pair", "attack"])
+
+
+def _count(pairs: pd.DataFrame, source: str) -> dict[str, int]:
+    low, high = difference(pairs[source], pairs[f"{source}_second"], pairs["n"])
+    above, below = int((low > 0).sum()), int((high < 0).sum())
+    return {"above": above, "below": below, "unclear": len(pairs) - above - below}
+
+
+def oddities(dataset: str) -> pd.DataFrame:
+    """Published cells of ``dataset`` that do not fit each other, counted: ``what``, ``cells``, ``of``, ``example``.
+
+    Bold is said to mark the better of STD and CSE and of CSA and CSE+ADV. An accuracy over n images is a multiple of 1/n.
+    """
+    cells = published().query("dataset == @dataset")
+    wide = cells.pivot(index=["attack", "protected_class"], columns="method", values=["published", "bold"])
+    value, bold = wide["published"].astype(float), wide["bold"].astype(bool)
+    found = [_oddity("CSE equals STD to four digits, above 0", (value["CSE"] == value["STD"]) & (value["STD"] > 0))]
+    for first, second in (("STD", "CSE"), ("CSA", "CSE+ADV")):
+        wrong = (bold[first] & (value[first] < value[second])) | (bold[second] & (value[second] < value[first]))
+        found.append(_oddity(f"bold is the lower of {first} and {second}", wrong))
+    indexed = cells.set_index(["attack", "protected_class", "method"])
+    off = (indexed["published"] * indexed["n"] - (indexed["published"] * indexed["n"]).round()).abs()
+    found.append(_oddity("no multiple of 1/n", off > DIGITS * indexed["n"]))
+    small = indexed.xs("L2BIA", drop_level=False)["published"]
+    found.append(_oddity("below 0.05 under L2BIA, which hardly perturbs", small < 0.05))
+    return pd.DataFrame(found)
+
+
+def _oddity(what: str, wrong: pd.Series) -> dict[str, object]:
+    first = list(wrong[wrong].index[0]) if wrong.any() else []
+    example = ", ".join(part if isinstance(part, str) else f"p = {part}" for part in first)
+    return {"what": what, "cells": int(wrong.sum()), "of": len(wrong), "example": example}
