@@ -2,6 +2,7 @@
 
 Contestants take turns; a row's ratio is the median over the rounds of peer's seconds by csnb's, with the smallest and the
 largest. "eager" is csnb with the native layer off: the same weights in torch's own layers, which the peers attack too.
+"MiB" is the most memory that a call held beyond what the process held before it, in any round.
 """
 
 import copy
@@ -49,18 +50,26 @@ def plain(model: csnb.Normalized) -> csnb.Normalized:
 
 def in_turn(
     contestants: dict[str, Callable[[], object]], rounds: int = ROUNDS, warm_up: int = 1
-) -> tuple[dict[str, list[float]], dict[str, object]]:
-    """Seconds of every round and last result, by name, after ``warm_up`` rounds that are not counted."""
+) -> tuple[dict[str, list[float]], dict[str, object], dict[str, float]]:
+    """Seconds of every round, last result and most memory (MiB) by name; ``warm_up`` rounds are not timed."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    results = {}
+    results, memory = {}, dict.fromkeys(contestants, 0.0)
     for number in range(rounds + warm_up):
         for name, call in contestants.items():
-            start = time.perf_counter()
+            Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak counts from here
+            before, start = resident("VmRSS"), time.perf_counter()
             with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
                 results[name] = call()
             if number >= warm_up:
                 seconds[name].append(time.perf_counter() - start)
-    return seconds, results
+            memory[name] = max(memory[name], resident("VmHWM") - before)
+    return seconds, results, memory
+
+
+def resident(field: str) -> float:
+    """This process's resident memory in MiB: now (VmRSS) or at its peak (VmHWM)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
 
 
 def ratio(slow: list[float], fast: list[float]) -> str:
@@ -94,7 +103,7 @@ def attack_rows(
     if name != "CW":
         calls["csnb worst"] = ours(native, name, eps, robust="worst", **own)
     calls |= rivals(name, eager, eps, steps, STEP, tuple(x.shape[1:]), options.get("searches", 1))
-    seconds, found = in_turn({who: lambda call=call: call(x, y) for who, call in calls.items()}, rounds)
+    seconds, found, memory = in_turn({who: lambda call=call: call(x, y) for who, call in calls.items()}, rounds)
     rows = []
     with torch.no_grad():
         accuracy = {who: float((eager(images).argmax(1) == y).float().mean()) for who, images in found.items()}
@@ -110,6 +119,7 @@ def attack_rows(
                 "images/s": f"{len(x) / median(seconds[who]):.0f}",
                 "seconds by csnb's": ratio(seconds[who], seconds["csnb"]),
                 "by csnb eager's": ratio(seconds[who], seconds["csnb eager"]),
+                "MiB": f"{memory[who]:.0f}",
                 "accuracy": f"{share:.3f}",
             }
         )
@@ -149,7 +159,7 @@ def training_rows(data: csnb.Dataset, count: int = 6000, steps: int = 7) -> list
         "csnb, clean epoch": lambda: fit("STD", False),
         "csnb eager, clean epoch": lambda: fit("STD", True),
     }
-    seconds, _ = in_turn(calls, 3)
+    seconds, _, memory = in_turn(calls, 3)
     scale = len(data.x_train) / count
     return [
         {
@@ -157,6 +167,7 @@ def training_rows(data: csnb.Dataset, count: int = 6000, steps: int = 7) -> list
             "seconds": f"{median(seconds[who]) * scale:.1f}",
             "seconds by csnb's": ratio(seconds[who], seconds["csnb"]),
             "by csnb eager's": ratio(seconds[who], seconds["csnb eager"]),
+            "MiB": f"{memory[who]:.0f}",
         }
         for who in calls
     ]
@@ -182,9 +193,14 @@ def evaluation_rows(data: csnb.Dataset, native: nn.Module, count: int = 2000, p:
         "csnb, all classes": lambda: csnb.evaluate(native, x, y, attacks=attacks, threat=threat),
         "class-by-class script": script,
     }
-    seconds, _ = in_turn(calls, 1, warm_up=0)
+    seconds, _, memory = in_turn(calls, 1, warm_up=0)
     return [
-        {"Table II's cells of one model": who, "seconds": f"{median(s):.1f}", "by csnb's": ratio(s, seconds["csnb"])}
+        {
+            "Table II's cells of one model": who,
+            "seconds": f"{median(s):.1f}",
+            "by csnb's": ratio(s, seconds["csnb"]),
+            "MiB": f"{memory[who]:.0f}",
+        }
         for who, s in seconds.items()
     ]
 
@@ -221,7 +237,7 @@ def machine_rows(native: nn.Module, eager: nn.Module, x: Tensor) -> list[dict[st
         "forward and input gradient, native": (2 * forward * len(x), lambda: gradient(native)),
         "forward and input gradient, eager": (2 * forward * len(x), lambda: gradient(eager)),
     }
-    seconds, _ = in_turn({name: call for name, (_, call) in work.items()})
+    seconds, _, _ = in_turn({name: call for name, (_, call) in work.items()})
     rate = {name: operations / median(seconds[name]) / 1e9 for name, (operations, _) in work.items()}
     return [
         {"work": name, "GFLOP/s": f"{value:.1f}", "of the matrix product's": f"{value / rate['matrix product 1024']:.0%}"}
@@ -236,8 +252,20 @@ def growth_rows(native: nn.Module, x: Tensor, y: Tensor) -> list[dict[str, objec
         case: lambda case=case: ours(native, "PGD", EPS, steps=case[1], step_size=STEP)(x[: case[0]], y[: case[0]])
         for case in cases
     }
-    seconds, _ = in_turn(calls, 3)
+    seconds, _, _ = in_turn(calls, 3)
     return [{"images": i, "steps": n, "seconds of PGD": f"{median(seconds[i, n]):.3f}"} for i, n in cases]
+
+
+def class_rows(native: nn.Module, x: Tensor, y: Tensor) -> list[dict[str, object]]:
+    """Seconds of PGD-40 on the test images of the first so many classes, as a table of so many protected classes needs."""
+    threat, attacks = csnb.ThreatModel(0.3), {"PGD": csnb.ATTACKS["PGD"]}
+    where = {classes: (y < classes).nonzero().squeeze(1) for classes in (1, 2, 5, 10)}
+    calls = {
+        classes: lambda index=index: csnb.evaluate(native, x, y, attacks=attacks, threat=threat, attacked=index)
+        for classes, index in where.items()
+    }
+    seconds, _, _ = in_turn(calls, 2)
+    return [{"classes protected": n, "images": len(where[n]), "seconds of PGD": f"{median(s):.2f}"} for n, s in seconds.items()]
 
 
 def worker_rows(runs: int = 4) -> list[dict[str, object]]:
@@ -267,7 +295,7 @@ def worker_rows(runs: int = 4) -> list[dict[str, object]]:
         "1 worker, 1 thread": lambda: go(1, 1),
         "2 workers, 1 thread": lambda: go(2, 1),
     }
-    seconds, _ = in_turn(calls, 2, warm_up=0)
+    seconds, _, _ = in_turn(calls, 2, warm_up=0)
     return [
         {
             "workers": who,
@@ -319,6 +347,7 @@ def main() -> None:
     sections |= {
         "Distance to the machine": machine_rows(native, eager, x),
         "Growth": growth_rows(native, data.x_test, data.y_test),
+        "Growth with the classes protected": class_rows(native, data.x_test, data.y_test),
     }
     write(sections)
 

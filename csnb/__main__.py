@@ -58,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("folder", type=Path, help="where the notebook, its page and its runs go")
     command.set_defaults(call=lambda options: demo(options.folder))
     command = commands.add_parser("sweep", help="execute the runs of a sweep file that are not done")
-    command.add_argument("file", type=Path, help="such as params/sweeps/mnist_table2.yaml")
+    command.add_argument("file", type=Path, help="a sweep file, or the name of one in params/sweeps, such as mnist_table2")
     command.add_argument("--jobs", type=int, help="runs at once; default: cores divided by threads, or one for each GPU")
     command.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs' folders (default: runs)")
     command.add_argument("--dry-run", action="store_true", help="print what is done, to do and failed, and the time left")

@@ -47,6 +47,24 @@ def robustness_heatmap(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
+def differences(comparison: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Ours less the published accuracy of each cell of `paper.compare`; "=" where the interval holds 0, blank: not run."""
+    cells = comparison[comparison["published"].notna()]
+    place = {"index": ["attack", "method"], "columns": "protected_class"}
+    gaps = cells.pivot(**place, values="difference")
+    texts = cells["difference"].map("{:+.2f}".format).mask(cells["verdict"] == "agrees", "=").mask(cells["ours"].isna(), "")
+    texts = cells.assign(text=texts).pivot(**place, values="text")
+    ax = ax or plt.figure(figsize=(3 + 0.55 * gaps.shape[1], 1.2 + 0.26 * gaps.shape[0])).add_subplot()
+    sns.heatmap(
+        gaps, annot=texts, fmt="", cmap="PuOr", center=0, vmin=-1, vmax=1, ax=ax, annot_kws={"size": 8},
+        cbar_kws={"label": "ours - published"}, yticklabels=[f"{attack}  {method}" for attack, method in gaps.index],
+    )  # fmt: skip
+    for line in range(0, len(gaps), max(1, gaps.index.get_level_values(0).value_counts(sort=False).iloc[0])):
+        ax.axhline(line, color="black", lw=0.8)
+    ax.set(xlabel="protected class", ylabel="", facecolor="#eeeeee")
+    return ax
+
+
 def per_class(scores: pd.DataFrame, protected: str, *, attack: str, ax: Axes | None = None) -> Axes:
     """Clean and robust accuracy of each attacked class with 95 % intervals; the protected class stands out."""
     ax = ax or plt.figure(figsize=(7, 3.2)).add_subplot()

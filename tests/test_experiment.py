@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from csnb import ATTACKS, METHODS, Experiment, InputError, Run, ThreatModel, read_run, run
+from csnb import ATTACKS, METHODS, Experiment, InputError, Run, ThreatModel, find_or_run, read_run, read_weights, run
 
 QUICK = {"epochs": 1, "attack_images": "all", "attacks": "FGSM,LinfBIA", "linfbia_steps": 2, "train_steps": 2}
 
@@ -214,3 +214,40 @@ def test_running_again_takes_the_old_result_away_first(tmp_path: Path) -> None:
     finished = run(experiment)
     Run(experiment)
     assert not (finished.folder / "result.json").exists()
+
+
+def test_watching_an_attack_records_each_epoch_and_changes_nothing_of_the_training(tmp_path: Path) -> None:
+    alone = run(Experiment(**QUICK | {"epochs": 2, "attacks": "LinfBIA"}, runs=str(tmp_path)))
+    watched = run(
+        Experiment(**QUICK | {"epochs": 2, "attacks": "LinfBIA"}, monitor="LinfBIA", monitor_images=999, runs=str(tmp_path))
+    )
+    for name, value in read_weights(alone.folder).items():
+        np.testing.assert_array_equal(value, read_weights(watched.folder)[name])
+    last, average = watched.history.iloc[-1], watched.scores[watched.scores["measure"] == "average"].set_index("attack")
+    correct = average["correct"] / average["total"]  # all test images are fewer than 999
+    assert last["test_accuracy"] == correct["clean"] and last["robust_accuracy"] == correct["LinfBIA"]
+    assert "robust_accuracy" not in alone.history and len(watched.history) == 2
+
+
+def test_a_run_is_found_where_it_is_complete_and_made_where_it_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiment = Experiment(**QUICK, runs=str(tmp_path / "runs"))
+    folder = find_or_run(experiment)
+    assert folder == tmp_path / "runs" / experiment.run_id and capsys.readouterr().out == f"ran {experiment.run_id}\n"
+    made = (folder / "result.json").stat().st_mtime_ns
+    assert find_or_run(experiment) == folder and (folder / "result.json").stat().st_mtime_ns == made
+    assert capsys.readouterr().out.startswith(f"read {experiment.run_id} (commit ")
+
+    monkeypatch.setattr("csnb.experiment.RESULTS", tmp_path / "runs")  # committed with csnb
+    elsewhere = Experiment(**QUICK, runs=str(tmp_path / "elsewhere"), threads=1)
+    assert find_or_run(elsewhere) == folder and not (tmp_path / "elsewhere").exists()
+
+    (folder / "history.csv").write_text("")
+    assert find_or_run(elsewhere) == tmp_path / "elsewhere" / experiment.run_id
+
+
+def test_a_runs_folder_depends_on_what_shapes_the_result_alone() -> None:
+    plain = Experiment()
+    assert plain.run_id == Experiment(seed=0, eps="3/10", threads=2, runs="elsewhere", device="cpu").run_id
+    assert len({plain.run_id, Experiment(seed=1).run_id, Experiment(eps=0.31).run_id, Experiment(monitor="PGD").run_id}) == 4

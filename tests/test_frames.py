@@ -8,6 +8,7 @@ import pytest
 from test_runs import SCORES, write
 
 from csnb import InputError, read_run, read_runs
+from csnb.plan import run_ids
 from csnb.runs import _digest
 
 BASE = {"dataset": "digits", "model": "lenet", "protected_class": 0, "seed": 0, "eps": 0.3, "bounded": False, "runs": "r"}
@@ -64,6 +65,13 @@ def test_classes_by_index_and_by_name_stand_together(result: dict, tmp_path: Pat
     put(tmp_path / "a", result, method="CSA", protected_class=1)
     put(tmp_path / "b", result, method="CSA", protected_class="cat")
     assert read_runs(tmp_path).groupby("run", observed=True)["protected_class"].first().to_dict() == {"a": "1", "b": "cat"}
+
+
+def test_only_the_runs_of_a_sweep_are_read_where_one_is_named(result: dict, tmp_path: Path) -> None:
+    put(tmp_path / run_ids("digits_table")[0], result, method="CSE")
+    put(tmp_path / "another", result, method="CSA")
+    assert set(read_runs(tmp_path)["method"]) == {"CSE", "CSA"}
+    assert set(read_runs(tmp_path, "digits_table")["method"]) == {"CSE"}
 
 
 def test_no_runs_are_an_empty_frame_and_no_folder_is_refused(tmp_path: Path) -> None:

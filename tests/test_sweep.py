@@ -25,7 +25,7 @@ from csnb.__main__ import main
 from csnb.batch import count_jobs
 from csnb.execution import Task, gpu_slot, run_one
 from csnb.locks import is_locked, try_lock
-from csnb.plan import make_plan, parse_only, read_code
+from csnb.plan import make_plan, parse_only, read_code, run_ids
 from csnb.status import status
 
 SWEEPS = sorted((ROOT / "params" / "sweeps").glob("*.yaml"))
@@ -110,13 +110,14 @@ def test_bad_options_are_refused(options: dict, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "number"),
     [
-        *((name, 31) for name in ("mnist_table2", "cifar10_table3", "fashion_mnist_table2")),
-        *(("cifar100_table4", 10), ("figures", 9), ("digits_table", 10)),
+        *(("mnist_table2", 32), ("cifar10_table3", 31), ("fashion_mnist_table2", 32), ("cifar100_table4", 10)),
+        *(("figures", 9), ("threat_model", 4), ("digits_table", 10)),
     ],
 )
 def test_the_sweeps_of_the_paper_are_all_there(name: str, number: int, tmp_path: Path) -> None:
     assert [file.stem for file in SWEEPS].count(name) == 1
-    plan = make_plan(ROOT / "params" / "sweeps" / f"{name}.yaml", tmp_path)
+    plan = make_plan(name, tmp_path)
+    assert [job.run_id for job in plan.jobs] == run_ids(ROOT / "params" / "sweeps" / f"{name}.yaml")
     assert len(plan.jobs) == number and plan.code.notebook == PROTECT
 
 
