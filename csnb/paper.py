@@ -71,7 +71,8 @@ def _ours(scores: pd.DataFrame, dataset: str) -> pd.DataFrame:
     for _, run in scores[scores["dataset"] == dataset].groupby("run", observed=True):
         rows = run[run["measure"] == "accuracy"].astype({"class": str, "attack": str, "method": str})
         classes = rows.loc[rows["attack"] == "clean", "class"].tolist()  # clean images are of every class, in order
-        rows = rows[rows["attack"] != "clean"].assign(protected_class=[classes.index(name) for name in rows["class"]])
+        rows = rows[rows["attack"] != "clean"]
+        rows = rows.assign(protected_class=rows["class"].map(classes.index))
         if METHODS[rows["method"].iloc[0]].cost_sensitive:
             p = str(run["protected_class"].iloc[0])
             rows = rows[rows["protected_class"] == (int(p) if p.isdecimal() else classes.index(p))]
@@ -109,7 +110,8 @@ def orderings(comparison: pd.DataFrame) -> pd.DataFrame:
     rows = {}
     cells = comparison.set_index(["attack", "protected_class"])
     for first, second in ORDERINGS:
-        pair = cells[cells["method"] == first].join(cells[cells["method"] == second], rsuffix="_second", how="inner")
+        left, right = (cells[cells["method"] == name] for name in (first, second))
+        pair = left.merge(right, left_index=True, right_index=True, suffixes=("", "_second"))
         for attack, part in pair.groupby(level="attack", observed=True):
             rows[f"{first} > {second}", attack] = {
                 (source, word): count
