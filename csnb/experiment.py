@@ -41,7 +41,7 @@ def _number(value: object) -> object:
 
 Real = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Count = Annotated[int, BeforeValidator(_number)]
-NOT_IN_ID = {"data_root", "runs", "device", "threads"}  # where and on what a run happens, not what it is
+NOT_IN_ID = {"data_root", "runs", "device", "threads"}  # where and on what a run happens: no part of what it is
 
 
 class Experiment(BaseModel):
@@ -289,7 +289,7 @@ class Run:
         """Write the run's folder; returns the path of result.json, which is written last."""
         return write_run(
             self.folder,
-            parameters=self.experiment.model_dump(),
+            parameters=self.experiment.model_dump(exclude=NOT_IN_ID),
             model=self.model,
             history=self.history,
             outcome=self.outcome,

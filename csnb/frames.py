@@ -79,7 +79,7 @@ class _Table:
         """All rows."""
         values = {name: values + [None] * (len(self.lengths) - len(values)) for name, values in self.parameters.items()}
         shared = {name: column[0] for name, column in values.items() if len(set(map(repr, column))) == 1}
-        kept = [name for name in values if name in ("run", *KEYS) or (name not in shared and name != "runs")]
+        kept = [name for name in values if name in ("run", *KEYS) or name not in shared]
         frame = {name: _column(values[name]).repeat(self.lengths) for name in kept}
         frame["seconds"] = np.repeat(np.array(self.seconds), self.lengths)
         for name in NAMES:
@@ -88,7 +88,7 @@ class _Table:
             frame[name] = pd.array(np.array(self.columns[name]), dtype="Float64").astype("Int64")
         frame |= {name: np.array(self.columns[name]) for name in NUMBERS}
         table = pd.DataFrame(frame)
-        table.attrs["parameters"] = {name: value for name, value in shared.items() if name not in ("run", "runs")}
+        table.attrs["parameters"] = {name: value for name, value in shared.items() if name != "run"}
         return table
 
 

@@ -140,7 +140,7 @@ def inspect(job: Job, code: Code) -> Status:
         with safe_open(job.folder / "model.safetensors", "pt") as weights:
             weights.keys()
         made, seconds, summary = result["provenance"], sum(result["seconds"].values()), summarise(result)
-        same = _shaping(result["parameters"]) == Experiment(**job.parameters).model_dump(exclude=NOT_IN_ID)
+        same = result["parameters"] == Experiment(**job.parameters).model_dump(exclude=NOT_IN_ID)
     except InputError as error:
         return Status("broken", str(error).split(": ", 1)[1])
     except (SafetensorError, KeyError, TypeError, AttributeError, OSError) as error:
@@ -235,10 +235,6 @@ def _combinations(grid: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Every combination of the values; a single value stands for a list of one."""
     lists = [value if isinstance(value, list) else [value] for value in grid.values()]
     return (dict(zip(grid, values, strict=True)) for values in itertools.product(*lists))
-
-
-def _shaping(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in parameters.items() if name not in NOT_IN_ID}
 
 
 def _failure(folder: Path) -> Status:

@@ -11,7 +11,7 @@ from csnb import InputError, read_run, read_runs
 from csnb.plan import run_ids
 from csnb.runs import _digest
 
-BASE = {"dataset": "digits", "model": "lenet", "protected_class": 0, "seed": 0, "eps": 0.3, "bounded": False, "runs": "r"}
+BASE = {"dataset": "digits", "model": "lenet", "protected_class": 0, "seed": 0, "eps": 0.3, "bounded": False}
 
 
 def put(folder: Path, result: dict, **parameters: object) -> None:
@@ -46,7 +46,7 @@ def test_the_frame_has_every_row_of_every_run_with_what_differs(result: dict, tm
     assert frame.groupby("run", observed=True)["seed"].first().to_dict() == {"a": 0, "b": 3, "c": 0}
     assert frame.groupby("run", observed=True)["eps"].first().to_dict() == {"a": 0.3, "b": 0.3, "c": 1.0}
     assert frame["seconds"].unique() == pytest.approx([3.235])
-    assert frame.attrs["parameters"]["bounded"] is False and "runs" not in frame.attrs["parameters"]
+    assert frame.attrs["parameters"]["bounded"] is False
 
 
 def test_a_result_that_was_edited_or_is_garbled_is_left_out_with_a_warning(result: dict, tmp_path: Path) -> None:
