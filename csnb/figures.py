@@ -182,7 +182,7 @@ def by_attack(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     for number, (name, style) in enumerate(zip(series, STYLES, strict=False)):
         rows = frame[frame["series"] == name]
         place = np.array([attacks.index(attack) for attack in rows["attack"]]) + 0.7 * ((number + 0.5) / len(series) - 0.5)
-        errors = rows[["low", "high"]].sub(rows["value"], axis=0).abs().fillna(0).to_numpy(float).T
+        errors = rows[["low", "high"]].sub(rows["value"], axis=0).abs().to_numpy(float).T
         ax.errorbar(place, rows["value"].astype(float), errors, **style | {"ls": "none"}, ms=5, capsize=2, lw=1, label=name)
     for place in np.arange(len(attacks) - 1) + 0.5:
         ax.axvline(place, color=GREY, lw=0.5)
