@@ -84,7 +84,7 @@ def protection(scores: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
     rows = []
     for attack, n in own.groupby("attack", sort=False)["total"].first().items():
         for first, second in pairwise(methods):
-            low, high = difference(value.loc[attack, second], value.loc[attack, first], n)
+            low, high = difference(value.loc[attack, second], n, value.loc[attack, first], n)
             rows.append([attack, f"{first} < {second}", value.loc[attack, first], value.loc[attack, second], low, high])
     return _judged(rows, "attack")
 

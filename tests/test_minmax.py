@@ -93,7 +93,7 @@ def test_protection_compares_the_protected_class_of_neighbouring_methods() -> No
     found = minmax.protection(pd.DataFrame(rows), ["ADV", "CSA+L2", "CSA"])
     assert found["attack"].tolist() == ["clean", "clean", "PGD", "PGD"]
     assert found["verdict"].tolist() == ["reversed", "holds"] * 2
-    assert found.loc[1, ["low", "high"]].tolist() == pytest.approx([float(v) for v in difference(0.55, 0.2, 100)])
+    assert found.loc[1, ["low", "high"]].tolist() == pytest.approx([float(v) for v in difference(0.55, 100, 0.2, 100)])
 
 
 def test_overall_fuzziness_is_that_of_all_weights_together() -> None:
