@@ -166,7 +166,7 @@ def weights(frame: pd.DataFrame) -> Figure:
         ranked.plot(np.arange(1, len(size) + 1), np.sort(size)[::-1], **style, ms=3.5, mfc="none", markevery=10, label=name)
     spread.set(xlabel="weight", ylabel="number of weights", title="distribution")
     place.set(xlabel="place in the layer", ylabel="|weight|", title="in the layer's order")
-    ranked.set(xlabel="rank", ylabel="|weight|", title="sorted")
+    ranked.set(xlabel="rank", ylabel="|weight|", title="sorted", yscale="log")
     figure.legend(*ranked.get_legend_handles_labels(), loc="outside upper center", ncols=frame.shape[1], frameon=False)
     sns.despine(figure)
     return figure
@@ -227,10 +227,10 @@ def layer_fuzziness(frame: pd.DataFrame) -> Figure:
     layers = list(dict.fromkeys(frame["layer"]))
     shape = {"figsize": (11, 1.3 + 0.19 * len(layers)), "layout": "constrained", "sharey": True}
     figure, (over, last) = plt.subplots(1, 2, **shape)
-    for (method, rows), style in zip(frame.groupby("method", sort=False), STYLES, strict=False):
+    for (method, rows), style, size in zip(frame.groupby("method", sort=False), STYLES, (8, 4), strict=False):
         table = rows.pivot(index="epoch", columns="layer", values="fuzziness")[layers]
-        over.plot(table.index, table, **style, ms=4, mfc="none", lw=1)
-        last.plot(range(len(layers)), table.iloc[-1], **style, ms=6, mfc="none", lw=1, label=method)
+        over.plot(table.index, table, **style, ms=size, mfc="none", lw=1)
+        last.plot(range(len(layers)), table.iloc[-1], **style | {"ls": "none"}, ms=size, mfc="none", label=method)
     over.set(xlabel="epoch", ylabel="fuzziness", title="each convolution, over training")
     over.xaxis.set_major_locator(MaxNLocator(integer=True))
     over.yaxis.get_major_formatter().set_useOffset(False)
