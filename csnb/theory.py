@@ -6,6 +6,7 @@ The rows of W are exchangeable, so that no label y is special.
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import brentq
 from scipy.special import exp1, logsumexp, softmax
 from scipy.stats import binom, norm
 
@@ -88,22 +89,29 @@ def one_input_gradients(x: float, classes: int, p1: np.ndarray) -> tuple[float, 
     Model#2: k of the m weights are 1 with binomial chance. Model#1: E[w e^(xw) / S] with 1/S as the integral of e^(-s S), so
     that the classes separate; phi = E e^(-s e^(xw)) has a closed form. The integral over log s is a sum of 4,000 steps.
     """
-    ones = np.arange(classes + 1)
-    chosen = ones / (ones + (classes - ones) * np.exp(-x))  # softmax mass on the ones
-    b = binom.pmf(ones, classes, np.asarray(p1)[..., None]) @ chosen - p1
     log_s, step = np.linspace(-40 - max(x, 0), 6 - min(x, 0), 4000, retstep=True)
     s = np.exp(log_s)
     phi = (exp1(s) - exp1(s * np.exp(x))) / x
     a = classes * step * (phi ** (classes - 1) * (phi - np.exp(-s * np.exp(x))) / x).sum() - 0.5
-    return float(a), b
+    return float(a), _ones_gradient(x, classes, p1)
+
+
+def _ones_gradient(x: float, classes: int, p1: np.ndarray) -> np.ndarray:
+    """E dL_b/dx for one input and each p1 (k,)."""
+    ones = np.arange(classes + 1)
+    chosen = ones / (ones + (classes - ones) * np.exp(-x))  # softmax mass on the ones
+    return binom.pmf(ones, classes, p1[:, None]) @ chosen - p1
 
 
 def critical_p1(x: float, classes: int) -> float:
-    """The smallest p1, to 0.1 %, at which Theorem 1 fails for one input ``x``, 0 < |x| <= 300; nan if it holds up to 1/2."""
-    p1 = np.geomspace(1e-5, 0.5, 11_000)
+    """The smallest p1 at which Theorem 1 fails for one input ``x``, 0 < |x| <= 300; nan if it holds up to 1/2."""
+    p1 = np.geomspace(1e-5, 0.5, 100)
     a, b = one_input_gradients(x, classes, p1)
     false = np.abs(b) > abs(a)
-    return float(p1[false.argmax()]) if false.any() else np.nan
+    if not false.any():
+        return np.nan
+    first = int(false.argmax())
+    return brentq(lambda p: float(abs(_ones_gradient(x, classes, np.array([p]))[0]) - abs(a)), p1[first - 1], p1[first])
 
 
 def example_inputs(inputs: int, seed: int) -> dict[str, np.ndarray]:
@@ -120,7 +128,7 @@ def example_inputs(inputs: int, seed: int) -> dict[str, np.ndarray]:
         "mixed signs": normal,
         "large, positive": 100 * positive,
         "large, mixed": 100 * normal,
-        "0.1, one of 100": dominated,
+        "0.1 beside 100": dominated,
     }
 
 
