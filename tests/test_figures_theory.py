@@ -1,5 +1,7 @@
 """What the drawings of the theory notebooks show: numbers plotted, words written, no computing."""
 
+from collections.abc import Iterator
+
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
@@ -12,7 +14,7 @@ LAYERS = {"conv1": "6x1x5x5", "conv2": "16x6x5x5", "fc1": "120x400"}
 
 
 @pytest.fixture(autouse=True)
-def closed_figures():
+def closed_figures() -> Iterator[None]:
     yield
     plt.close("all")
 
