@@ -5,8 +5,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from csnb.data import Dataset
-from csnb.paper import TABLE1
+from csnb.data import TABLE1, Dataset
 from csnb.runs import provenance
 
 STATISTICS = {  # of one channel
