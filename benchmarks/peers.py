@@ -85,7 +85,7 @@ def textbook_epoch(images: np.ndarray, labels: Tensor, model: nn.Module, eps: fl
     """
     from advertorch.attacks import LinfPGDAttack
 
-    mean, std = csnb.data.TABLE_I["mnist"]
+    mean, std = csnb.data.TABLE1["mnist"]
     transforms = torchvision.transforms
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize(mean, std)])
 

@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate
 from csnb.errors import InputError, one_line
 
 # Table I: mean and standard deviation per channel, as printed. Other data sets use those of their training pixels.
-TABLE_I: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+TABLE1: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {  # mean and deviation of each channel
     "mnist": ((0.1307,), (0.3081,)),
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
     "cifar100": ((0.5070, 0.4865, 0.4409), (0.2673, 0.2564, 0.2761)),
@@ -199,7 +199,7 @@ def _images_nchw(x: np.ndarray, where: str) -> Tensor:
 
 def _dataset(name: str, classes: tuple[str, ...], x_train: Tensor, y_train: Tensor, x_test: Tensor, y_test: Tensor) -> Dataset:
     measured = tuple(tuple(round(v, 4) for v in f(x_train, (0, 2, 3)).tolist()) for f in (torch.mean, torch.std))
-    mean, std = TABLE_I.get(name, measured)
+    mean, std = TABLE1.get(name, measured)
     if len(mean) != x_train.shape[1]:  # a user's file that happens to bear a name of Table I
         mean, std = measured
     if min(std) <= 0:

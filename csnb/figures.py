@@ -12,6 +12,7 @@ import seaborn as sns
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch, Patch
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
@@ -21,12 +22,15 @@ from csnb.models import Normalized
 if TYPE_CHECKING:
     import ipywidgets
 
+    from csnb.training import Method
+
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#999999"  # Okabe and Ito: told apart by colour-blind readers and in grey
+GREEN, YELLOW, PURPLE = "#009E73", "#E69F00", "#CC79A7"  # theirs too
 STYLES = (  # of a figure's series, in their order
     {"color": BLUE, "ls": "-", "marker": "o"},
     {"color": ORANGE, "ls": "--", "marker": "s"},
-    {"color": "#009E73", "ls": ":", "marker": "^"},
-    {"color": "#CC79A7", "ls": "-.", "marker": "D"},
+    {"color": GREEN, "ls": ":", "marker": "^"},
+    {"color": PURPLE, "ls": "-.", "marker": "D"},
     {"color": "black", "ls": (0, (6, 1, 1, 1, 1, 1)), "marker": "x"},
 )
 
@@ -150,6 +154,139 @@ def adversarial_examples(
         axes[row, 0].set_ylabel(label, fontsize=8)
     figure.tight_layout(h_pad=0.8, w_pad=0.2)
     return figure
+
+
+def lines(
+    table: pd.DataFrame,
+    *,
+    xlabel: str,
+    ylabel: str,
+    scales: tuple[str, str] = ("linear", "linear"),
+    low: pd.DataFrame | None = None,
+    high: pd.DataFrame | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Each column of ``table`` against its index, up to six; ``low`` and ``high``, of the same shape, shade intervals.
+
+    Colour, stroke and marker differ. ``scales``: of x and y, as matplotlib names them.
+    """
+    ax = ax or plt.figure(figsize=(5.5, 3.2)).add_subplot()
+    styles = zip((BLUE, ORANGE, "black", GREEN, PURPLE, YELLOW), ("-", "--", ":", "-.", "-", "--"), "os^Dvx", strict=True)
+    for name, (colour, stroke, marker) in zip(table, styles, strict=False):
+        every = max(1, len(table) // 10)
+        ax.plot(table.index, table[name], color=colour, ls=stroke, marker=marker, ms=4, markevery=every, label=name)
+        if low is not None and high is not None:
+            ax.fill_between(table.index, low[name], high[name], color=colour, alpha=0.2, lw=0)
+    ax.set(xlabel=xlabel, ylabel=ylabel, xscale=scales[0], yscale=scales[1])
+    ax.legend(title=table.columns.name, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    sns.despine(ax=ax)
+    return ax
+
+
+def annotated_map(
+    values: pd.DataFrame, texts: pd.DataFrame, *, label: str, limits: tuple[float, float], ax: Axes | None = None
+) -> Axes:
+    """A heatmap of ``values`` between ``limits``, each cell with its text; rows and columns as in the frames."""
+    ax = ax or plt.figure(figsize=(2.6 + 0.95 * values.shape[1], 1 + 0.5 * values.shape[0])).add_subplot()
+    sns.heatmap(
+        values.astype(float), annot=texts, fmt="", cmap="cividis", vmin=limits[0], vmax=limits[1], ax=ax,
+        annot_kws={"size": 8}, cbar_kws={"label": label},
+    )  # fmt: skip
+    ax.tick_params(axis="y", rotation=0)
+    ax.tick_params(axis="x", rotation=0)
+    return ax
+
+
+def updates(seen: Mapping[str, pd.DataFrame]) -> Figure:
+    """What each update of a training was made on: a panel per name, a row per epoch, a box per update, in order.
+
+    Each frame of ``seen`` has a row per update: ``epoch``, ``batch`` (both from 1), ``update`` (of the batch, from 1) and
+    ``examples``, "clean" or "adversarial".
+    """
+    figure, axes = plt.subplots(1, len(seen), figsize=(1 + 3 * len(seen), 2.8), squeeze=False, sharey=True)
+    looks = {"clean": {"color": BLUE}, "adversarial": {"color": ORANGE, "hatch": "///"}}
+    for ax, (name, frame) in zip(axes[0], seen.items(), strict=True):
+        width = 1 / frame["update"].max()
+        for kind, rows in frame.groupby("examples"):
+            left = rows["batch"] - 0.5 + (rows["update"] - 1) * width
+            ax.barh(rows["epoch"], width, 0.8, left, edgecolor="white", **looks[kind])
+        ax.set(title=name, xlabel="batch", ylim=(frame["epoch"].max() + 0.6, 0.4))
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_locator(MaxNLocator(integer=True))
+    axes[0, 0].set_ylabel("epoch")
+    handles = [
+        Patch(label=kind, edgecolor="white", facecolor=look["color"], hatch=look.get("hatch")) for kind, look in looks.items()
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=2, frameon=False)
+    figure.tight_layout(rect=(0, 0, 1, 0.9))
+    return figure
+
+
+def framework(name: str, method: "Method", fed: Mapping[str, str], layers: Mapping[str, str], convs: Sequence[str]) -> Figure:
+    """Fig. 1 for one method: what is fed to the network, what the loss is made of, and what comes back.
+
+    ``fed``: when "clean" and "adversarial" examples are fed; a kind that is left out is not drawn. ``layers``: the network's
+    layers in order with their shapes; ``convs``: names of those whose weights Fuzziness sees. Layers in green are penalised.
+    """
+    figure = plt.figure(figsize=(11, 4.6))
+    ax = figure.add_axes((0, 0, 1, 1), xlim=(0, 110), ylim=(0, 46))
+    ax.set_axis_off()
+    ax.text(2, 43, f"{name}: {method.objective}", fontsize=11, fontweight="bold", va="center")
+    _box(ax, 2, 27, 17, 9, "clean batch\n(x, y)", BLUE)
+    _arrow(ax, (19, 31.5), (33, 31.5), f"clean:\n{fed['clean']}", BLUE)
+    if "adversarial" in fed:
+        _box(ax, 2, 4, 17, 10, "PGD on f ascends the\nexamples' loss:\nadversarial batch", ORANGE)
+        _arrow(ax, (10.5, 27), (10.5, 14))
+        _arrow(ax, (19, 9), (33, 26.5), f"adversarial:\n{fed['adversarial']}", ORANGE, label=(27.5, 9))
+    penalised = {"none": [], "fuzziness": convs, "l2": list(layers)}[method.penalty]
+    width = 36 / len(layers)
+    ax.add_patch(FancyBboxPatch((33, 23), 36, 13, boxstyle="round,pad=0.4", fc="none", ec=GREY, ls="--"))
+    ax.text(51, 38, r"network f, weights $\theta$", ha="center", va="center", fontsize=9)
+    for place, (layer, shape) in enumerate(layers.items()):
+        colour = GREEN if layer in penalised else GREY
+        _box(ax, 33.6 + place * width, 24.5, width - 1.2, 10, f"{layer}\n{shape}", colour)
+    terms = _terms(method)
+    bottom = 36.5 - 7.5 * len(terms)
+    ax.add_patch(FancyBboxPatch((77, bottom - 0.8), 31, 36.3 - bottom, boxstyle="round,pad=0.4", fc="none", ec=GREY, ls="--"))
+    ax.text(92.5, 38, "loss, the sum of", ha="center", va="center", fontsize=9)
+    _arrow(ax, (69.4, 32.5), (76.6, 32.5), "f(x)", label=(73, 34))
+    for place, term in enumerate(terms):
+        _box(ax, 78.5, 29.5 - 7.5 * place, 28, 5.5, term, GREEN if place == 2 else YELLOW)
+    if penalised:
+        source = 33 + width * len(penalised) / 2
+        ax.plot([source, source], [22.6, bottom + 3], color=GREEN, lw=1.6)
+        _arrow(ax, (source, bottom + 3), (78.2, bottom + 3), "weights alone, no examples", GREEN, label=(60, bottom + 4.4))
+    ax.plot([92.5, 92.5, 36], [bottom - 1.2, 6, 6], color="black", lw=1.4, ls="--")
+    _arrow(ax, (36, 6), (36, 22.6), stroke="--")
+    ax.text(65, 4, r"one step of the optimiser on $\theta$ for each batch that is fed", ha="center", va="center", fontsize=9)
+    return figure
+
+
+def _terms(method: "Method") -> list[str]:
+    """The parts of a method's loss, as Fig. 1 shows them; the third is of the weights."""
+    costs = [r"expected cost: $\sum_i f_i(x)\, C(i, y)$"] if method.cost_sensitive else []
+    penalty = {"none": [], "fuzziness": [r"$\gamma$ Fuzziness($W_{conv}$)"], "l2": [r"$\|\theta_f\|_2$"]}[method.penalty]
+    return ["cross-entropy of f(x) and y", *costs, *penalty]
+
+
+def _box(ax: Axes, left: float, bottom: float, width: float, height: float, text: str, colour: str) -> None:
+    ax.add_patch(FancyBboxPatch((left, bottom), width, height, boxstyle="round,pad=0.3", fc=f"{colour}33", ec=colour, lw=1.6))
+    ax.text(left + width / 2, bottom + height / 2, text, ha="center", va="center", fontsize=8.5)
+
+
+def _arrow(
+    ax: Axes,
+    start: tuple[float, float],
+    end: tuple[float, float],
+    text: str = "",
+    colour: str = "black",
+    *,
+    label: tuple[float, float] | None = None,
+    stroke: str = "-",
+) -> None:
+    ax.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 1.6, "ls": stroke})
+    x, y = label or ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2 + 2.4)
+    ax.text(x, y, text, ha="center", va="center", fontsize=8.5)
 
 
 def weights(frame: pd.DataFrame) -> Figure:

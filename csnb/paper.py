@@ -1,4 +1,4 @@
-"""What the paper printed - Table I and the 552 accuracies of Tables II to IV - and our runs beside it."""
+"""What the paper printed - the 552 accuracies of Tables II to IV - and our runs beside it."""
 
 from pathlib import Path
 
@@ -11,11 +11,6 @@ from csnb.errors import InputError
 from csnb.evaluation import wilson
 from csnb.training import METHODS
 
-TABLE1: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {  # mean and deviation of each channel
-    "mnist": ((0.1307,), (0.3081,)),
-    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
-    "cifar100": ((0.5070, 0.4865, 0.4409), (0.2673, 0.2564, 0.2761)),
-}
 TEST_IMAGES = {  # of each class
     "mnist": (980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009),
     "cifar10": (1000,) * 10,
