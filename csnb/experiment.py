@@ -22,7 +22,8 @@ from csnb.data import Dataset, load_dataset
 from csnb.display import LiveLine
 from csnb.errors import InputError
 from csnb.evaluation import Outcome, evaluate, score
-from csnb.models import build_model
+from csnb.models import Normalized, build_model
+from csnb.params import read_params
 from csnb.runs import RESULTS, append_progress, load_weights, prepare_folder, read_run, write_run
 from csnb.training import METHODS, Recipe, fit
 
@@ -146,12 +147,14 @@ class Experiment(BaseModel):
     def from_namespace(cls, namespace: Mapping[str, Any]) -> "Experiment":
         """From a notebook's ``globals()``: its parameters cell and what papermill injected.
 
-        Call it before anything else is defined: any other plain value is taken for a parameter, and refused.
+        ``params`` among them names a recipe (see `read_params`) that holds where the namespace gives nothing. Call it before
+        anything else is defined: any other plain value is taken for a parameter, and refused.
         """
         hidden = {"In", "Out", "exit", "quit", "open"}
         plain = (str, int, float, bool, list, tuple, dict, types.NoneType)
         given = {k: v for k, v in namespace.items() if not k.startswith("_") and k not in hidden and isinstance(v, plain)}
-        return cls(**given)
+        recipe = read_params(given.pop("params")) if "params" in given else {}
+        return cls(**recipe | given)
 
     @property
     def run_id(self) -> str:
@@ -325,6 +328,14 @@ def find_or_run(experiment: Experiment) -> Path:
     folder = run(experiment).folder
     print(f"ran {folder.name}")
     return folder
+
+
+def load_model(folder: str | Path, data: Dataset) -> Normalized:
+    """The trained network of the run in ``folder``, whose data set is ``data``: on the CPU, in evaluation mode."""
+    e = Experiment(**read_run(folder)["parameters"])
+    model = build_model(e.model, data, kernels=e.lenet_kernels, seed=e.seed)
+    load_weights(model, folder)
+    return model.eval()
 
 
 def _device(name: str) -> torch.device:

@@ -1,5 +1,6 @@
 """Tidy frames and arrays to matplotlib Axes; no computing of results, no reading of files."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -25,6 +26,13 @@ if TYPE_CHECKING:
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#999999"  # Okabe and Ito: told apart by colour-blind readers and in grey
 GREEN, YELLOW, PURPLE = "#009E73", "#E69F00", "#CC79A7"  # theirs too
+STYLES = (  # of a figure's series, in their order
+    {"color": BLUE, "ls": "-", "marker": "o"},
+    {"color": ORANGE, "ls": "--", "marker": "s"},
+    {"color": GREEN, "ls": ":", "marker": "^"},
+    {"color": PURPLE, "ls": "-.", "marker": "D"},
+    {"color": "black", "ls": (0, (6, 1, 1, 1, 1, 1)), "marker": "x"},
+)
 
 
 def cost_matrix(costs: np.ndarray, classes: Sequence[str], *, ax: Axes | None = None) -> Axes:
@@ -279,6 +287,95 @@ def _arrow(
     ax.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 1.6, "ls": stroke})
     x, y = label or ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2 + 2.4)
     ax.text(x, y, text, ha="center", va="center", fontsize=8.5)
+
+
+def weights(frame: pd.DataFrame) -> Figure:
+    """Weights of one layer as Figs. 3 and 4 have them: their distribution, |w| in the layer's order, |w| sorted.
+
+    ``frame``: a row per weight in the layer's order, a column per model.
+    """
+    figure, (spread, place, ranked) = plt.subplots(1, 3, figsize=(11, 3.3), layout="constrained")
+    edges = np.histogram_bin_edges(frame.to_numpy(), 31)
+    for name, style in zip(frame, STYLES, strict=False):
+        size = frame[name].abs().to_numpy()
+        spread.stairs(np.histogram(frame[name], edges)[0], edges, color=style["color"], ls=style["ls"], lw=1.6, label=name)
+        place.plot(size, **style | {"ls": "none"}, ms=3.5, mfc="none", label=name)
+        ranked.plot(np.arange(1, len(size) + 1), np.sort(size)[::-1], **style, ms=3.5, mfc="none", markevery=10, label=name)
+    spread.set(xlabel="weight", ylabel="number of weights", title="distribution")
+    place.set(xlabel="place in the layer", ylabel="|weight|", title="in the layer's order")
+    ranked.set(xlabel="rank", ylabel="|weight|", title="sorted", yscale="log")
+    figure.legend(*ranked.get_legend_handles_labels(), loc="outside upper center", ncols=frame.shape[1], frameon=False)
+    sns.despine(figure)
+    return figure
+
+
+def by_attack(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Accuracies with their intervals under each attack, a marker per series.
+
+    ``frame``: columns ``series``, ``attack``, ``value``, ``low``, ``high`` (which may be missing), in the order to be drawn.
+    """
+    ax = ax or plt.figure(figsize=(8, 3.2)).add_subplot()
+    attacks, series = list(dict.fromkeys(frame["attack"])), list(dict.fromkeys(frame["series"]))
+    for number, (name, style) in enumerate(zip(series, STYLES, strict=False)):
+        rows = frame[frame["series"] == name]
+        place = np.array([attacks.index(attack) for attack in rows["attack"]]) + 0.7 * ((number + 0.5) / len(series) - 0.5)
+        errors = rows[["low", "high"]].sub(rows["value"], axis=0).abs().to_numpy(float).T
+        ax.errorbar(place, rows["value"].astype(float), errors, **style | {"ls": "none"}, ms=5, capsize=2, lw=1, label=name)
+    for place in np.arange(len(attacks) - 1) + 0.5:
+        ax.axvline(place, color=GREY, lw=0.5)
+    ax.set_xticks(range(len(attacks)), attacks)
+    ax.set(ylim=(-0.03, 1.05), xlim=(-0.5, len(attacks) - 0.5), ylabel="accuracy")
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    sns.despine(ax=ax)
+    return ax
+
+
+def trends(frame: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
+    """Measures per epoch as Fig. 5 has them: a row of panels per data set, a column per measure, a line per method.
+
+    ``frame``: columns ``dataset``, ``method``, ``epoch`` and the keys of ``measures``, whose values are the axes' labels;
+    where there are ``<measure>.low`` and ``<measure>.high``, they are drawn as a band.
+    """
+    datasets, methods = list(dict.fromkeys(frame["dataset"])), list(dict.fromkeys(frame["method"]))
+    shape = {"figsize": (3.6 * len(measures), 0.5 + 2.5 * len(datasets)), "squeeze": False, "layout": "constrained"}
+    figure, axes = plt.subplots(len(datasets), len(measures), **shape)
+    for (row, dataset), (column, measure) in itertools.product(enumerate(datasets), enumerate(measures)):
+        ax = axes[row, column]
+        for method, style in zip(methods, STYLES, strict=False):
+            line = frame[(frame["dataset"] == dataset) & (frame["method"] == method)]
+            ax.plot(line["epoch"], line[measure], **style, ms=3, lw=1.3, label=method)
+            if f"{measure}.low" in line:
+                ax.fill_between(
+                    line["epoch"], line[f"{measure}.low"], line[f"{measure}.high"], color=style["color"], alpha=0.15, lw=0
+                )
+        ax.set(xlabel="epoch", ylabel=measures[measure], title=dataset)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.yaxis.get_major_formatter().set_useOffset(False)
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=len(methods), frameon=False)
+    sns.despine(figure)
+    return figure
+
+
+def layer_fuzziness(frame: pd.DataFrame) -> Figure:
+    """Fuzziness of each convolution as Fig. 6 has it: over the epochs, a line per layer; and by layer after the last epoch.
+
+    ``frame``: columns ``method``, ``epoch``, ``layer``, ``fuzziness``; layers in the network's order.
+    """
+    layers = list(dict.fromkeys(frame["layer"]))
+    shape = {"figsize": (11, 1.3 + 0.19 * len(layers)), "layout": "constrained", "sharey": True}
+    figure, (over, last) = plt.subplots(1, 2, **shape)
+    for (method, rows), style, size in zip(frame.groupby("method", sort=False), STYLES, (8, 4), strict=False):
+        table = rows.pivot(index="epoch", columns="layer", values="fuzziness")[layers]
+        over.plot(table.index, table, **style, ms=size, mfc="none", lw=1)
+        last.plot(range(len(layers)), table.iloc[-1], **style | {"ls": "none"}, ms=size, mfc="none", label=method)
+    over.set(xlabel="epoch", ylabel="fuzziness", title="each convolution, over training")
+    over.xaxis.set_major_locator(MaxNLocator(integer=True))
+    over.yaxis.get_major_formatter().set_useOffset(False)
+    last.set_xticks(range(len(layers)), layers, rotation=90, fontsize=8)
+    last.set(title="by convolution, after the last epoch")
+    figure.legend(*last.get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
+    sns.despine(figure)
+    return figure
 
 
 def eps_slider(model: Normalized, x: Tensor, y: Tensor, classes: Sequence[str], threat: ThreatModel) -> "ipywidgets.Widget":

@@ -2,7 +2,7 @@
 
 import warnings
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 
 from csnb.errors import InputError
+from csnb.minmax import overall_fuzziness
 from csnb.plan import run_ids
-from csnb.runs import read_result
+from csnb.runs import read_result, read_run, read_weights
 
 KEYS = ("dataset", "model", "method", "protected_class", "seed")  # columns of every frame; others where runs differ
 NAMES, COUNTS, NUMBERS = ("attack", "measure", "class"), ("correct", "total"), ("value", "low", "high")
@@ -45,6 +46,32 @@ def read_runs(folder: str | Path, sweep: str | Path | None = None) -> pd.DataFra
     if refused:
         warnings.warn(f"{len(refused)} of {len(refused) + len(table.lengths)} results left out: {refused[0]}", stacklevel=2)
     return table.frame()
+
+
+def read_scores(folders: Iterable[str | Path]) -> pd.DataFrame:
+    """As `read_runs`, of the runs in these folders; each must be complete. Raises InputError."""
+    table = _Table()
+    for folder in map(Path, folders):
+        table.add(folder.name, read_run(folder))
+    return table.frame()
+
+
+def read_histories(folders: Iterable[str | Path]) -> pd.DataFrame:
+    """The histories of these runs, a row per epoch (see `fit`), with ``fuzziness`` (Eq. 8 over all convolutions).
+
+    Each row names its run, data set (a file's name without its folder), model, method, protected class, seed, the
+    ``epochs`` of the whole training, commit and machine. Raises InputError where a run is not complete.
+    """
+    parts = []
+    for folder in map(Path, folders):
+        result = read_run(folder)
+        parameters, made = result["parameters"], result["provenance"]
+        known = {name: parameters[name] for name in (*KEYS, "epochs")} | {"dataset": Path(parameters["dataset"]).stem}
+        history = pd.read_csv(folder / "history.csv")
+        overall = overall_fuzziness(history, read_weights(folder))
+        origin = {"run": folder.name, "commit": made["commit"], "machine": made["machine"]}
+        parts.append(history.assign(fuzziness=overall, **known, **origin))
+    return pd.concat(parts, ignore_index=True)
 
 
 class _Table:

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from safetensors import SafetensorError, safe_open
 
 from csnb.errors import InputError, one_line
 from csnb.experiment import NOT_IN_ID, Experiment
+from csnb.params import PARAMS, read_yaml
 from csnb.runs import read_run, sources_digest
 
-SWEEPS = Path(__file__).resolve().parents[1] / "params" / "sweeps"  # in a checkout
+SWEEPS = PARAMS / "sweeps"
 ENTRIES = ("notebook", "params", "grid", "also", "timeout")
 State = Literal["done", "todo", "failed", "stale", "broken"]
 
@@ -91,7 +91,7 @@ def make_plan(file: str | Path, runs: str | Path, only: Mapping[str, Any] | None
     InputError before any work for whatever is wrong.
     """
     file = find_sweep(file)
-    content = _read_yaml(file)
+    content = read_yaml(file)
     unknown = [name for name in content if name not in ENTRIES]
     if unknown or "notebook" not in content:
         problem = f"{unknown[0]}: no such entry" if unknown else "notebook: missing"
@@ -116,7 +116,7 @@ def find_sweep(name: str | Path) -> Path:
 def run_ids(file: str | Path) -> list[str]:
     """The ids of a sweep file's runs, in its order."""
     file = find_sweep(file)
-    return [job.run_id for job in _jobs(file, _read_yaml(file), Path(), {})]
+    return [job.run_id for job in _jobs(file, read_yaml(file), Path(), {})]
 
 
 def read_code(notebook: Path) -> Code:
@@ -176,16 +176,6 @@ def parse_only(text: str) -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
-def _read_yaml(file: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(file.read_text())
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise InputError(f"{file}: cannot be read ({one_line(error)}); allowed: a YAML file") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{file}: holds {type(content).__name__}; allowed: names with values")
-    return content
-
-
 def _jobs(file: Path, content: Mapping[str, Any], folder: Path, only: Mapping[str, Any]) -> list[Job]:
     """Every run of the sweep, once, in order. Raises InputError for bad parameters and for two runs in one folder."""
     places: dict[str, dict[str, Any]] = {}
@@ -228,7 +218,7 @@ def _parameters(file: Path, content: Mapping[str, Any]) -> Iterator[dict[str, An
 
 
 def _base(file: Path, params: str | None) -> dict[str, Any]:
-    return _read_yaml(file.parent / params) if params else {}
+    return read_yaml(file.parent / params) if params else {}
 
 
 def _combinations(grid: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -9,7 +9,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from csnb import ATTACKS, METHODS, Experiment, InputError, Run, ThreatModel, find_or_run, read_run, read_weights, run
+from csnb import (
+    ATTACKS,
+    METHODS,
+    Experiment,
+    InputError,
+    Run,
+    ThreatModel,
+    find_or_run,
+    load_model,
+    read_run,
+    read_weights,
+    run,
+)
 
 QUICK = {"epochs": 1, "attack_images": "all", "attacks": "FGSM,LinfBIA", "linfbia_steps": 2, "train_steps": 2}
 
@@ -251,3 +263,10 @@ def test_a_runs_folder_depends_on_what_shapes_the_result_alone() -> None:
     plain = Experiment()
     assert plain.run_id == Experiment(seed=0, eps="3/10", threads=2, runs="elsewhere", device="cpu").run_id
     assert len({plain.run_id, Experiment(seed=1).run_id, Experiment(eps=0.31).run_id, Experiment(monitor="PGD").run_id}) == 4
+
+
+def test_a_run_s_model_loads_as_it_was(tmp_path: Path) -> None:
+    done = run(Experiment(runs=str(tmp_path), **QUICK))
+    model = load_model(done.folder, done.data)
+    assert not model.training
+    assert torch.equal(model(done.data.x_test), done.model(done.data.x_test))

@@ -5,9 +5,20 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from test_runs import SCORES, write
 
-from csnb import InputError, read_run, read_runs
+from csnb import (
+    Experiment,
+    InputError,
+    fuzziness,
+    read_histories,
+    read_run,
+    read_runs,
+    read_scores,
+    read_weights,
+    run,
+)
 from csnb.plan import run_ids
 from csnb.runs import _digest
 
@@ -97,3 +108,30 @@ def test_ten_thousand_folders_are_read_within_ten_seconds_in_little_memory(resul
     read_runs(tmp_path)
     assert tracemalloc.get_traced_memory()[1] < size / 5 * 6  # a few times the frame itself
     tracemalloc.stop()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two short runs."""
+    common = {"epochs": 2, "attacks": "FGSM", "runs": str(tmp_path_factory.mktemp("trained"))}
+    return [run(Experiment(method=method, **common)).folder for method in ("CSE", "STD")]
+
+
+def test_histories_stand_together_with_what_made_them(trained: list[Path], tmp_path: Path) -> None:
+    frame = read_histories(trained)
+    for folder in trained:
+        rows, result = frame[frame["run"] == folder.name].reset_index(drop=True), read_run(folder)
+        history = pd.read_csv(folder / "history.csv")
+        pd.testing.assert_frame_equal(rows[history.columns], history)
+        assert rows["epoch"].tolist() == [1, 2] and rows["epochs"].tolist() == [2, 2]
+        assert set(rows["method"]) == {result["parameters"]["method"]}
+        assert set(rows["machine"]) == {result["provenance"]["machine"]}
+        convs = [torch.from_numpy(w) for name, w in read_weights(folder).items() if name.startswith("body") and w.ndim == 4]
+        assert rows["fuzziness"].iloc[-1] == pytest.approx(float(fuzziness(convs)), rel=1e-6)
+    with pytest.raises(InputError, match="not a complete run"):
+        read_histories([tmp_path])
+
+
+def test_scores_of_chosen_runs_are_those_of_all_runs(trained: list[Path]) -> None:
+    pd.testing.assert_frame_equal(read_scores(trained), read_runs(trained[0].parent))
+    assert list(read_scores(trained[1:])["run"].unique()) == [trained[1].name]

@@ -1,0 +1,32 @@
+"""Params files: flat YAML, a recipe each."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from csnb.errors import InputError, one_line
+
+PARAMS = Path(__file__).resolve().parents[1] / "params"  # in a checkout
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """A YAML file that holds names with values. Raises InputError."""
+    try:
+        content = yaml.safe_load(file.read_text())
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InputError(f"{file}: cannot be read ({one_line(error)}); allowed: a YAML file") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{file}: holds {type(content).__name__}; allowed: names with values")
+    return content
+
+
+def read_params(name: str | Path) -> dict[str, Any]:
+    """The parameters of a file by its path, or of one of csnb's own by its name, such as ``mnist``. Raises InputError."""
+    own = PARAMS / f"{name}.yaml"
+    if own.is_file() and not Path(name).is_file():
+        return read_yaml(own)
+    if not Path(name).is_file():
+        known = ", ".join(sorted(file.stem for file in PARAMS.glob("*.yaml")))
+        raise InputError(f"params: no file {str(name)!r}; allowed: the path of a YAML file or {known}")
+    return read_yaml(Path(name))
