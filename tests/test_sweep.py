@@ -411,7 +411,7 @@ def test_kills_at_random_leave_what_an_undisturbed_serial_sweep_leaves(kills: in
 def test_cores_are_divided_among_runs_and_a_cluster_keeps_its_own_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     assert [count_jobs(None, "loky", threads) for threads in (1, 2, 3, 16)] == [8, 4, 2, 1]
-    assert count_jobs(3, "loky", 4) == 3 and count_jobs(None, "dask", 1) == -1
+    assert count_jobs(3, "loky", 4) == 3 and count_jobs(None, "dask", 1) is None
     monkeypatch.setattr("csnb.batch.devices", lambda: ["0", "1"])
     assert count_jobs(None, "loky", 1) == 2
 
