@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from csnb.attacks import ThreatModel, perturb
@@ -97,6 +98,15 @@ def wilson(correct: np.ndarray | int, total: np.ndarray | int) -> tuple[np.ndarr
     centre = (share + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
     half = Z95 / (1 + Z95**2 / n) * np.sqrt(share * (1 - share) / n + Z95**2 / (4 * n**2))
     return np.clip(centre - half, 0, share), np.clip(centre + half, share, 1)
+
+
+def difference(share: ArrayLike, n: ArrayLike, other: ArrayLike, other_n: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """95 % interval of ``share - other``, shares of ``n`` and ``other_n`` images: Newcombe's of Wilson's (1998, method 10)."""
+    share, n, other, other_n = (np.asarray(values, dtype=float) for values in (share, n, other, other_n))
+    low, high = wilson(share * n, n)
+    other_low, other_high = wilson(other * other_n, other_n)
+    gap = share - other
+    return gap - np.hypot(share - low, other_high - other), gap + np.hypot(high - share, other - other_low)
 
 
 def confusion(predictions: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:

@@ -6,8 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from csnb.evaluation import wilson
-from csnb.paper import difference
+from csnb.evaluation import difference, wilson
 
 NEAR = (0.01, 0.05, 0.1)  # |w| below this is near zero; so is |w| below this part of the layer's largest
 STEEPEST = 0.22387  # largest |d/dw| of one term of Eq. 8: |w| rho (1 - rho), at |w| = 1.543

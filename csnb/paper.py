@@ -4,11 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
 from pandas.io.formats.style import Styler
 
 from csnb.errors import InputError
-from csnb.evaluation import wilson
+from csnb.evaluation import difference, wilson
 from csnb.training import METHODS
 
 TEST_IMAGES = {  # of each class
@@ -29,15 +28,6 @@ def published() -> pd.DataFrame:
     frame = pd.read_csv(Path(__file__).with_name("published.csv"))
     frame = frame.rename(columns={"model": "method", "accuracy": "published"}).astype({"bold": bool})
     return frame.assign(n=[TEST_IMAGES[name][p] for name, p in frame[["dataset", "protected_class"]].itertuples(index=False)])
-
-
-def difference(share: ArrayLike, n: ArrayLike, other: ArrayLike, other_n: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """95 % interval of ``share - other``, shares of ``n`` and ``other_n`` images: Newcombe's of Wilson's (1998, method 10)."""
-    share, n, other, other_n = (np.asarray(values, dtype=float) for values in (share, n, other, other_n))
-    low, high = wilson(share * n, n)
-    other_low, other_high = wilson(other * other_n, other_n)
-    gap = share - other
-    return gap - np.hypot(share - low, other_high - other), gap + np.hypot(high - share, other - other_low)
 
 
 def compare(scores: pd.DataFrame, dataset: str) -> pd.DataFrame:

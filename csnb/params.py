@@ -21,12 +21,16 @@ def read_yaml(file: Path) -> dict[str, Any]:
     return content
 
 
+def find(name: str | Path, folder: Path = PARAMS) -> Path:
+    """A YAML file by its path, or one of csnb's own in ``folder`` by its name; it may not be there."""
+    own = folder / f"{name}.yaml"
+    return own if own.is_file() and not Path(name).is_file() else Path(name)
+
+
 def read_params(name: str | Path) -> dict[str, Any]:
     """The parameters of a file by its path, or of one of csnb's own by its name, such as ``mnist``. Raises InputError."""
-    own = PARAMS / f"{name}.yaml"
-    if own.is_file() and not Path(name).is_file():
-        return read_yaml(own)
-    if not Path(name).is_file():
+    file = find(name)
+    if not file.is_file():
         known = ", ".join(sorted(file.stem for file in PARAMS.glob("*.yaml")))
         raise InputError(f"params: no file {str(name)!r}; allowed: the path of a YAML file or {known}")
-    return read_yaml(Path(name))
+    return read_yaml(file)

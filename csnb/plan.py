@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from csnb.errors import InputError, one_line
 from csnb.experiment import NOT_IN_ID, Experiment
-from csnb.params import PARAMS, read_yaml
+from csnb.params import PARAMS, find, read_yaml
 from csnb.runs import read_run, sources_digest
 
 SWEEPS = PARAMS / "sweeps"
@@ -90,7 +90,7 @@ def make_plan(file: str | Path, runs: str | Path, only: Mapping[str, Any] | None
     ``file``: a YAML, or the name of one of csnb's own. ``only``: keep the runs whose parameters have these values. Raises
     InputError before any work for whatever is wrong.
     """
-    file = find_sweep(file)
+    file = find(file, SWEEPS)
     content = read_yaml(file)
     unknown = [name for name in content if name not in ENTRIES]
     if unknown or "notebook" not in content:
@@ -107,15 +107,9 @@ def make_plan(file: str | Path, runs: str | Path, only: Mapping[str, Any] | None
     return Plan(code, timeout, jobs, statuses)
 
 
-def find_sweep(name: str | Path) -> Path:
-    """A sweep file by its path, or one of csnb's own by its name, such as ``mnist_table2``."""
-    own = SWEEPS / f"{name}.yaml"
-    return own if own.is_file() and not Path(name).is_file() else Path(name)
-
-
 def run_ids(file: str | Path) -> list[str]:
     """The ids of a sweep file's runs, in its order."""
-    file = find_sweep(file)
+    file = find(file, SWEEPS)
     return [job.run_id for job in _jobs(file, read_yaml(file), Path(), {})]
 
 

@@ -32,6 +32,6 @@ def test_environment_has_the_packages_and_ranges_of_the_project() -> None:
 
 
 def test_public_names_are_few_and_all_there() -> None:
-    assert len(csnb.__all__) <= 45 and len(set(csnb.__all__)) == len(csnb.__all__)
+    assert len(csnb.__all__) <= 34 and len(set(csnb.__all__)) == len(csnb.__all__)
     assert all(hasattr(csnb, name) for name in csnb.__all__)
     assert csnb.__version__ == PROJECT["version"]

@@ -9,19 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from csnb import (
-    ATTACKS,
-    METHODS,
-    Experiment,
-    InputError,
-    Run,
-    ThreatModel,
-    find_or_run,
-    load_model,
-    read_run,
-    read_weights,
-    run,
-)
+from csnb import ATTACKS, METHODS, Experiment, InputError, Run, ThreatModel, find_or_run, read_run, run
+from csnb.experiment import load_model
+from csnb.runs import read_weights
 
 QUICK = {"epochs": 1, "attack_images": "all", "attacks": "FGSM,LinfBIA", "linfbia_steps": 2, "train_steps": 2}
 

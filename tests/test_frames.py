@@ -8,19 +8,10 @@ import pytest
 import torch
 from test_runs import SCORES, write
 
-from csnb import (
-    Experiment,
-    InputError,
-    fuzziness,
-    read_histories,
-    read_run,
-    read_runs,
-    read_scores,
-    read_weights,
-    run,
-)
+from csnb import Experiment, InputError, fuzziness, read_run, read_runs, run
+from csnb.frames import read_histories, read_scores
 from csnb.plan import run_ids
-from csnb.runs import _digest
+from csnb.runs import _digest, read_weights
 
 BASE = {"dataset": "digits", "model": "lenet", "protected_class": 0, "seed": 0, "eps": 0.3, "bounded": False}
 
@@ -57,7 +48,7 @@ def test_the_frame_has_every_row_of_every_run_with_what_differs(result: dict, tm
     assert frame.groupby("run", observed=True)["seed"].first().to_dict() == {"a": 0, "b": 3, "c": 0}
     assert frame.groupby("run", observed=True)["eps"].first().to_dict() == {"a": 0.3, "b": 0.3, "c": 1.0}
     assert frame["seconds"].unique() == pytest.approx([3.235])
-    assert frame.attrs["parameters"]["bounded"] is False
+    assert frame.attrs["parameters"]["bounded"] is False and "runs" not in frame.attrs["parameters"]
 
 
 def test_a_result_that_was_edited_or_is_garbled_is_left_out_with_a_warning(result: dict, tmp_path: Path) -> None:
@@ -134,4 +125,5 @@ def test_histories_stand_together_with_what_made_them(trained: list[Path], tmp_p
 
 def test_scores_of_chosen_runs_are_those_of_all_runs(trained: list[Path]) -> None:
     pd.testing.assert_frame_equal(read_scores(trained), read_runs(trained[0].parent))
+    assert "runs" not in read_scores(trained).attrs["parameters"]
     assert list(read_scores(trained[1:])["run"].unique()) == [trained[1].name]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from csnb import fuzziness, minmax, wilson
-from csnb.paper import difference
+from csnb.evaluation import difference
 
 
 def test_near_zero_counts_below_absolute_and_relative_thresholds() -> None:

@@ -10,7 +10,8 @@ import pytest
 import yaml
 from papermill.exceptions import PapermillExecutionError
 
-from csnb import METHODS, read_histories
+from csnb import METHODS
+from csnb.frames import read_histories
 from csnb.plan import run_ids
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from csnb import Experiment, InputError, read_params
+from csnb import Experiment, InputError
+from csnb.params import read_params
 
 ROOT = Path(__file__).resolve().parents[1]
 

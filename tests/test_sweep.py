@@ -121,9 +121,13 @@ def test_the_sweeps_of_the_paper_are_all_there(name: str, number: int, tmp_path:
     assert len(plan.jobs) == number and plan.code.notebook == PROTECT
 
 
-def test_figures_3_and_4_use_the_runs_of_table_2() -> None:
-    shared = [run.rsplit("-", 1)[0] for run in run_ids("figures") if run in run_ids("mnist_table2")]
-    assert shared == ["mnist-ADV-p0-s0", "mnist-CSA-p0-s0"]
+def test_figures_use_the_runs_of_the_tables_but_where_an_attack_is_watched() -> None:
+    tables = {run for name in ("mnist_table2", "cifar10_table3", "cifar100_table4") for run in run_ids(name)}
+    own = {run.rsplit("-", 1)[0] for run in run_ids("figures") if run not in tables}
+    watched = {f"{data}-{method}-p0-s0" for data in ("mnist", "cifar10") for method in ("STD", "CSE")}
+    short = {"cifar100-STD-p21-s0", "cifar100-CSE-p21-s0"}  # attacked by PGD alone
+    assert own == {"mnist-CSA+L2-p0-s0"} | watched | short
+    assert {run.rsplit("-", 1)[0] for run in run_ids("figures") if run in tables} == {"mnist-ADV-p0-s0", "mnist-CSA-p0-s0"}
 
 
 def test_ten_thousand_runs_are_planned_within_ten_seconds_in_little_memory(tmp_path: Path) -> None:
