@@ -1,8 +1,12 @@
-"""``make bench``: csnb beside other libraries on the same model, images, eps, steps and threads; writes README.md here.
+"""``make bench``.
 
-Contestants take turns; a row's ratio is the median over the rounds of peer's seconds by csnb's, with the smallest and the
-largest. "eager" is csnb with the native layer off: the same weights in torch's own layers, which the peers attack too.
-"MiB" is the most memory that a call held beyond what the process held before it, in any round.
+Csnb beside other libraries on the same model, images, eps, steps and threads; writes README.md
+here.
+
+Contestants take turns; a row's ratio is the median over the rounds of peer's seconds by csnb's,
+with the smallest and the largest. "eager" is csnb with the native layer off: the same weights in
+torch's own layers, which the peers attack too. "MiB" is the most memory that a call held beyond
+what the process held before it, in any round.
 """
 
 import copy
@@ -23,13 +27,15 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from peers import art_epoch, ours, rivals, textbook_epoch
+from peers import art_epoch, batched, ours, rivals, textbook_epoch
 from torch import Tensor, nn
 
 import csnb
-from csnb.models import ConvPoolReLU
-from csnb.native import available
+from csnb.models import Normalized
+from csnb.models.lenet import ConvPoolReLU
+from csnb.models.native import available
 from csnb.runs import provenance
+from csnb.spec import Spec
 
 HERE = Path(__file__).resolve().parent
 ROUNDS = 3
@@ -37,7 +43,7 @@ IMAGES = 1000
 EPS, STEP = 0.1, 0.01  # pixels; what MNIST's 0.3 normalised units are, about
 
 
-def plain(model: csnb.Normalized) -> csnb.Normalized:
+def plain(model: Normalized) -> Normalized:
     """The same weights in torch's own layers."""
     model = copy.deepcopy(model)
     for name, layer in list(model.body.named_children()):
@@ -51,7 +57,10 @@ def plain(model: csnb.Normalized) -> csnb.Normalized:
 def in_turn(
     contestants: dict[str, Callable[[], object]], rounds: int = ROUNDS, warm_up: int = 1
 ) -> tuple[dict[str, list[float]], dict[str, object], dict[str, float]]:
-    """Seconds of every round, last result and most memory (MiB) by name; ``warm_up`` rounds are not timed."""
+    """Seconds of every round, last result and most memory (MiB) by name.
+
+    ``warm_up`` rounds are not timed.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     results, memory = {}, dict.fromkeys(contestants, 0.0)
     for number in range(rounds + warm_up):
@@ -98,20 +107,29 @@ def attack_rows(
     **options: int,
 ) -> list[dict[str, object]]:
     """One attack by csnb (native, eager, worst) and by every peer on the eager model."""
-    own = {"FGSM": {}, "CW": {"steps": steps, **options}}.get(name, {"steps": steps, "step_size": STEP})
-    calls = {"csnb": ours(native, name, eps, **own), "csnb eager": ours(eager, name, eps, **own)}
+    searches = f", searches={options['searches']}" if options else ""
+    stepped = f"{name}(steps={steps}, step_size={STEP})"
+    spec = {"FGSM": "FGSM", "CW": f"CW(steps={steps}{searches})"}.get(name, stepped)
+    calls = {"csnb": ours(native, spec, eps), "csnb eager": ours(eager, spec, eps)}
     if name != "CW":
-        calls["csnb worst"] = ours(native, name, eps, robust="worst", **own)
+        calls["csnb worst"] = ours(native, spec, eps, robust="worst")
     calls |= rivals(name, eager, eps, steps, STEP, tuple(x.shape[1:]), options.get("searches", 1))
-    seconds, found, memory = in_turn({who: lambda call=call: call(x, y) for who, call in calls.items()}, rounds)
+    seconds, found, memory = in_turn(
+        {who: lambda call=call: call(x, y) for who, call in calls.items()}, rounds
+    )
     rows = []
     with torch.no_grad():
-        accuracy = {who: float((eager(images).argmax(1) == y).float().mean()) for who, images in found.items()}
+        accuracy = {
+            who: float((eager(images).argmax(1) == y).float().mean())
+            for who, images in found.items()
+        }
     for who in calls:
         share = accuracy[who]
         error = max((2 * share * (1 - share) / len(x)) ** 0.5, 1 / len(x))
         if name != "CW" and who != "csnb worst" and abs(share - accuracy["csnb"]) > 4 * error:
-            raise SystemExit(f"{title}: {who}'s accuracy {share:.3f} is not csnb's {accuracy['csnb']:.3f}")
+            raise SystemExit(
+                f"{title}: {who}'s accuracy {share:.3f} is not csnb's {accuracy['csnb']:.3f}"
+            )
         rows.append(
             {
                 "attack": title,
@@ -127,37 +145,45 @@ def attack_rows(
     return rows
 
 
-def trained(data: csnb.Dataset, name: str = "lenet", count: int = 60_000, **recipe: float) -> csnb.Normalized:
+def trained(
+    data: csnb.Dataset, name: str = "lenet", count: int = 60_000, **recipe: float
+) -> Normalized:
     """A model trained for seconds, by default for two clean epochs: real weights."""
-    experiment = csnb.Experiment(**{"epochs": 2, "batch_size": 256, "momentum": 0.95} | recipe)
     model = csnb.build_model(name, data)
-    csnb.fit(
-        model, data.x_train[:count], data.y_train[:count], method="STD", costs=csnb.protect(10, 0), recipe=experiment.recipe(),
-        threat=experiment.threat(), seed=0,
-    )  # fmt: skip
+    settings = {"epochs": 2, "batch_size": 256, "momentum": 0.95} | recipe
+    fit(model, data.x_train[:count], data.y_train[:count], "STD", csnb.Recipe(**settings))
     return model
 
 
+def fit(model: nn.Module, x: Tensor, y: Tensor, method: str, recipe: csnb.Recipe) -> None:
+    """Train with the paper's threat model."""
+    shared = {"costs": csnb.protect(10, 0), "threat": csnb.ThreatModel(0.3), "seed": 0}
+    csnb.fit(model, x, y, method=method, recipe=recipe, **shared)
+
+
 def training_rows(data: csnb.Dataset, count: int = 6000, steps: int = 7) -> list[dict[str, object]]:
-    """One epoch of PGD-7 adversarial training on ``count`` images of MNIST, scaled to all of them."""
+    """One epoch of PGD-7 adversarial training on ``count`` images of MNIST, scaled to all."""
     x, y = data.x_train[:count], data.y_train[:count]
     raw = (x.squeeze(1) * 255).round().byte().numpy()
 
-    def fit(method: str, eager: bool) -> None:
-        experiment = csnb.Experiment(epochs=1, batch_size=256, method=method, train_steps=steps, momentum=0.95)
+    adversary = f"PGD(steps={steps}, step_size=0)"
+    recipe = csnb.Recipe(epochs=1, batch_size=256, momentum=0.95, adversary=adversary)
+
+    def epoch(method: str, eager: bool) -> None:
         model = csnb.build_model("lenet", data)
-        csnb.fit(
-            plain(model) if eager else model, x, y, method=method, costs=csnb.protect(10, 0), recipe=experiment.recipe(),
-            threat=experiment.threat(), seed=0,
-        )  # fmt: skip
+        fit(plain(model) if eager else model, x, y, method, recipe)
 
     calls = {
-        "csnb": lambda: fit("ADV", False),
-        "csnb eager": lambda: fit("ADV", True),
-        "textbook loop": lambda: textbook_epoch(raw, y, plain(csnb.build_model("lenet", data)).body, 0.3, steps, 256),
-        "ART AdversarialTrainer": lambda: art_epoch(x, y, plain(csnb.build_model("lenet", data)), 0.1, steps, 256),
-        "csnb, clean epoch": lambda: fit("STD", False),
-        "csnb eager, clean epoch": lambda: fit("STD", True),
+        "csnb": lambda: epoch("ADV", False),
+        "csnb eager": lambda: epoch("ADV", True),
+        "textbook loop": lambda: textbook_epoch(
+            raw, y, plain(csnb.build_model("lenet", data)).body, 0.3, steps, 256
+        ),
+        "ART AdversarialTrainer": lambda: art_epoch(
+            x, y, plain(csnb.build_model("lenet", data)), 0.1, steps, 256
+        ),
+        "csnb, clean epoch": lambda: epoch("STD", False),
+        "csnb eager, clean epoch": lambda: epoch("STD", True),
     }
     seconds, _, memory = in_turn(calls, 3)
     scale = len(data.x_train) / count
@@ -173,19 +199,24 @@ def training_rows(data: csnb.Dataset, count: int = 6000, steps: int = 7) -> list
     ]
 
 
-def evaluation_rows(data: csnb.Dataset, native: nn.Module, count: int = 2000, p: int = 3) -> list[dict[str, object]]:
-    """Table II's column of one model: csnb attacks class p; the script attacks the test set and counts class p."""
+def evaluation_rows(
+    data: csnb.Dataset, native: nn.Module, count: int = 2000, p: int = 3
+) -> list[dict[str, object]]:
+    """Table II's column of one model.
+
+    Csnb attacks class p; the script attacks the test set and counts class p.
+    """
     x, y = data.x_test[:count], data.y_test[:count]
-    attacks = dict(csnb.ATTACKS) | {"CW": csnb.ATTACKS["CW"] | {"steps": 20, "searches": 3}}
+    attacks = "FGSM, PGD, CW(steps=20, searches=3), MIA, L2BIA, LinfBIA"
     threat = csnb.ThreatModel(0.3)
     eager = plain(native)
     where = (y == p).nonzero().squeeze(1)
 
     def script() -> dict[str, float]:
         found = {}
-        for name, options in attacks.items():
-            images = ours_normalized(eager, name, threat, options)(x, y)
-            found[name] = float((eager(images).argmax(1) == y)[y == p].float().mean())
+        for spec in csnb.ATTACKS.parse_list(attacks):
+            images = ours_normalized(eager, spec, threat)(x, y)
+            found[spec.name] = float((eager(images).argmax(1) == y)[y == p].float().mean())
         return found
 
     calls = {
@@ -205,15 +236,15 @@ def evaluation_rows(data: csnb.Dataset, native: nn.Module, count: int = 2000, p:
     ]
 
 
-def ours_normalized(model: nn.Module, name: str, threat: csnb.ThreatModel, options: dict) -> Callable[[Tensor, Tensor], Tensor]:
-    """An attack of advertorch through csnb on a torch-only model, batch by batch."""
-    return lambda x, y: torch.cat(
-        [csnb.perturb(model, a, b, name, threat, **options) for a, b in zip(x.split(256), y.split(256), strict=True)]
-    )
+def ours_normalized(
+    model: nn.Module, attack: Spec, threat: csnb.ThreatModel
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """An attack of csnb on a torch-only model, batch by batch."""
+    return batched(lambda x, y: csnb.perturb(model, x, y, attack, threat), 256)
 
 
 def machine_rows(native: nn.Module, eager: nn.Module, x: Tensor) -> list[dict[str, object]]:
-    """Floating-point operations a second of forward and of input gradient, beside matrix products."""
+    """Floating-point operations a second, forward and input gradient, beside matrix products."""
     convolutions = 2 * 25 * (28 * 28 * 6 * 1 + 10 * 10 * 16 * 6)
     forward = convolutions + 2 * (400 * 120 + 120 * 84 + 84 * 10)
     a = torch.randn(1024, 1024)
@@ -238,43 +269,65 @@ def machine_rows(native: nn.Module, eager: nn.Module, x: Tensor) -> list[dict[st
         "forward and input gradient, eager": (2 * forward * len(x), lambda: gradient(eager)),
     }
     seconds, _, _ = in_turn({name: call for name, (_, call) in work.items()})
-    rate = {name: operations / median(seconds[name]) / 1e9 for name, (operations, _) in work.items()}
+    rate = {
+        name: operations / median(seconds[name]) / 1e9 for name, (operations, _) in work.items()
+    }
     return [
-        {"work": name, "GFLOP/s": f"{value:.1f}", "of the matrix product's": f"{value / rate['matrix product 1024']:.0%}"}
+        {
+            "work": name,
+            "GFLOP/s": f"{value:.1f}",
+            "of the matrix product's": f"{value / rate['matrix product 1024']:.0%}",
+        }
         for name, value in rate.items()
     ]
 
 
 def growth_rows(native: nn.Module, x: Tensor, y: Tensor) -> list[dict[str, object]]:
     """Seconds of PGD against the number of images and of steps."""
-    cases = [(images, 40) for images in (250, 500, 1000, 2000)] + [(1000, steps) for steps in (5, 10, 20, 80)]
+    cases = [(images, 40) for images in (250, 500, 1000, 2000)] + [
+        (1000, steps) for steps in (5, 10, 20, 80)
+    ]
     calls = {
-        case: lambda case=case: ours(native, "PGD", EPS, steps=case[1], step_size=STEP)(x[: case[0]], y[: case[0]])
+        case: lambda case=case: ours(native, f"PGD(steps={case[1]}, step_size={STEP})", EPS)(
+            x[: case[0]], y[: case[0]]
+        )
         for case in cases
     }
     seconds, _, _ = in_turn(calls, 3)
-    return [{"images": i, "steps": n, "seconds of PGD": f"{median(seconds[i, n]):.3f}"} for i, n in cases]
+    return [
+        {"images": i, "steps": n, "seconds of PGD": f"{median(seconds[i, n]):.3f}"}
+        for i, n in cases
+    ]
 
 
 def class_rows(native: nn.Module, x: Tensor, y: Tensor) -> list[dict[str, object]]:
-    """Seconds of PGD-40 on the test images of the first so many classes, as a table of so many protected classes needs."""
-    threat, attacks = csnb.ThreatModel(0.3), {"PGD": csnb.ATTACKS["PGD"]}
+    """Seconds of PGD-40 on the test images of the first so many classes, as a table of so many
+    protected classes needs.
+    """
+    threat = csnb.ThreatModel(0.3)
     where = {classes: (y < classes).nonzero().squeeze(1) for classes in (1, 2, 5, 10)}
     calls = {
-        classes: lambda index=index: csnb.evaluate(native, x, y, attacks=attacks, threat=threat, attacked=index)
+        classes: lambda index=index: csnb.evaluate(
+            native, x, y, attacks="PGD", threat=threat, attacked=index
+        )
         for classes, index in where.items()
     }
     seconds, _, _ = in_turn(calls, 2)
-    return [{"classes protected": n, "images": len(where[n]), "seconds of PGD": f"{median(s):.2f}"} for n, s in seconds.items()]
+    return [
+        {"classes protected": n, "images": len(where[n]), "seconds of PGD": f"{median(s):.2f}"}
+        for n, s in seconds.items()
+    ]
 
 
 def worker_rows(runs: int = 4) -> list[dict[str, object]]:
     """The same runs by one worker with two threads, and by two workers with one thread each."""
     code = (
         "import sys, csnb\n"
-        "threads, first, last, folder = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]\n"
+        "threads, first, last = map(int, sys.argv[1:4])\n"
         "for p in range(first, last):\n"
-        "    csnb.run(csnb.Experiment(method='ADV', protected_class=p, threads=threads, runs=folder, epochs=20, cw_steps=10))\n"
+        "    csnb.run(csnb.Experiment(\n"
+        "        method='ADV', protected_class=p, threads=threads, runs=sys.argv[4],\n"
+        "        attacks='FGSM, PGD, CW(steps=10), MIA, L2BIA, LinfBIA'))\n"
     )
 
     def go(workers: int, threads: int) -> None:
@@ -282,7 +335,15 @@ def worker_rows(runs: int = 4) -> list[dict[str, object]]:
         with tempfile.TemporaryDirectory() as folder:
             started = [
                 subprocess.Popen(
-                    [sys.executable, "-c", code, str(threads), str(w * share), str((w + 1) * share), folder],
+                    [
+                        sys.executable,
+                        "-c",
+                        code,
+                        str(threads),
+                        str(w * share),
+                        str((w + 1) * share),
+                        folder,
+                    ],
                     env=os.environ | {"OMP_NUM_THREADS": str(threads)},
                 )
                 for w in range(workers)
@@ -310,7 +371,8 @@ def overhead_rows() -> list[dict[str, object]]:
     """Wall seconds of a papermill run beside those that its training and attacks took."""
     with tempfile.TemporaryDirectory() as folder:
         command = [
-            sys.executable, "-m", "papermill", str(HERE.parent / "notebooks" / "protect.ipynb"), f"{folder}/out.ipynb",
+            sys.executable, "-m", "papermill", str(HERE.parent / "notebooks" / "protect.ipynb"),
+            f"{folder}/out.ipynb",
             "-p", "runs", folder, "-p", "epochs", "1", "-p", "attacks", "FGSM", "--no-progress-bar",
         ]  # fmt: skip
         start = time.perf_counter()
@@ -333,7 +395,12 @@ def main() -> None:
     x, y = data.x_test[:IMAGES], data.y_test[:IMAGES]
     sections = {"Workers": worker_rows(), "Overhead": overhead_rows()}
     attacks = []
-    for name, steps, options in (("PGD", 40, {}), ("FGSM", 1, {}), ("MIA", 40, {}), ("CW", 100, {"searches": 2})):
+    for name, steps, options in (
+        ("PGD", 40, {}),
+        ("FGSM", 1, {}),
+        ("MIA", 40, {}),
+        ("CW", 100, {"searches": 2}),
+    ):
         title = f"{name}-{steps} LeNet MNIST" if steps > 1 else f"{name} LeNet MNIST"
         count = IMAGES // 10 if name == "CW" else IMAGES  # ART's takes minutes for more
         attacks += attack_rows(title, name, native, eager, x[:count], y[:count], steps, **options)
@@ -342,8 +409,14 @@ def main() -> None:
     images = cifar.x_test[:32]
     with torch.no_grad():
         labels = resnet(images).argmax(1)  # a hardly trained network's own answers
-    attacks += attack_rows("PGD-10 ResNet18 CIFAR-10", "PGD", resnet, resnet, images, labels, 10, eps=1 / 255)
-    sections = {"Attacks": attacks, "Training": training_rows(data), "Evaluation": evaluation_rows(data, native)} | sections
+    attacks += attack_rows(
+        "PGD-10 ResNet18 CIFAR-10", "PGD", resnet, resnet, images, labels, 10, eps=1 / 255
+    )
+    sections = {
+        "Attacks": attacks,
+        "Training": training_rows(data),
+        "Evaluation": evaluation_rows(data, native),
+    } | sections
     sections |= {
         "Distance to the machine": machine_rows(native, eager, x),
         "Growth": growth_rows(native, data.x_test, data.y_test),
@@ -360,9 +433,11 @@ def write(sections: dict[str, list[dict[str, object]]]) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     text = [
         "# How fast csnb is\n",
-        f"Written by `make bench` on {datetime.now(UTC):%Y-%m-%d}; {source['machine']}, {torch.get_num_threads()} threads, "
-        f"Python {platform.python_version()}, {versions}; csnb {csnb.__version__} at {source['commit'] or 'no commit'}, "
-        f"native layer {'compiled' if available() else 'not available'}. Peak memory of the whole benchmark {peak:.1f} GiB.\n",
+        f"Written by `make bench` on {datetime.now(UTC):%Y-%m-%d}; {source['machine']}, "
+        f"{torch.get_num_threads()} threads, Python {platform.python_version()}, {versions}; "
+        f"csnb {csnb.__version__} at {source['commit'] or 'no commit'}, native layer "
+        f"{'compiled' if available() else 'not available'}. "
+        f"Peak memory of the whole benchmark {peak:.1f} GiB.\n",
         *(line for line in __doc__.split("\n\n")[1:]),
     ]
     for title, rows in sections.items():

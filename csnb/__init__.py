@@ -1,27 +1,45 @@
 """csnb: classifiers that protect the class that matters most when someone attacks them.
 
-Reproduces "Adversarial Learning with Cost-Sensitive Classes" (Shen, Chen, Wang, Wang) and goes on from there.
+Reproduces "Adversarial Learning with Cost-Sensitive Classes" (Shen, Chen, Wang, Wang) and goes on.
 """
 
-from csnb import figures
-from csnb.attacks import ATTACKS, ThreatModel, perturb
-from csnb.costs import check_costs, costs_from_pairs, protect, read_costs
-from csnb.data import Dataset, load_dataset
-from csnb.errors import InputError
-from csnb.evaluation import Outcome, confusion, evaluate, score, wilson
-from csnb.experiment import Experiment, Run, find_or_run, run
-from csnb.frames import read_runs
-from csnb.losses import expected_cost, fuzziness, l1_minus_l2, minmax_fuzziness
-from csnb.models import LeNet, Normalized, build_model, conv_weights, resnet18
-from csnb.runs import read_run
-from csnb.sweep import sweep
-from csnb.training import METHODS, fit
+from importlib import import_module
+from typing import Any
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "ATTACKS", "Dataset", "Experiment", "InputError", "LeNet", "METHODS", "Normalized", "Outcome", "Run", "ThreatModel",
-    "build_model", "check_costs", "confusion", "conv_weights", "costs_from_pairs", "evaluate", "expected_cost", "figures",
-    "find_or_run", "fit", "fuzziness", "l1_minus_l2", "load_dataset", "minmax_fuzziness", "perturb", "protect",
-    "read_costs", "read_run", "read_runs", "resnet18", "run", "score", "sweep", "wilson",
-]  # fmt: skip
+PUBLIC = {  # by module, imported when first asked for: csnb --help needs no torch
+    "attacks": ("ATTACKS", "ThreatModel", "perturb"),
+    "batch": ("sweep",),
+    "costs": ("costs_from_pairs", "protect", "read_costs"),
+    "data": ("DATASETS", "Dataset", "load_dataset"),
+    "errors": ("InputError",),
+    "evaluation": ("evaluate", "score"),
+    "experiment": ("Experiment",),
+    "methods": ("METHODS", "Method"),
+    "models": ("MODELS", "build_model", "conv_weights"),
+    "recipe": ("Recipe",),
+    "runner": ("Run", "find_or_run", "load_model", "run"),
+    "runs": ("read_run", "read_runs"),
+    "spec": ("attack", "dataset", "method", "model"),
+    "training": ("fit",),
+}
+MODULES = (
+    "attacks", "batch", "costs", "data", "evaluation", "figures", "losses", "methods", "models",
+    "paper", "runs", "statistics", "training",
+)  # fmt: skip
+_HOME = {name: module for module, names in PUBLIC.items() for name in names}
+
+__all__ = sorted([*_HOME, *MODULES])
+
+
+def __getattr__(name: str) -> Any:
+    if name in MODULES:
+        return import_module(f"csnb.{name}")
+    if name not in _HOME:
+        raise AttributeError(f"module 'csnb' has no attribute {name!r}")
+    return getattr(import_module(f"csnb.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,80 +1,159 @@
-"""``csnb demo``: the quickstart notebook, run headlessly. ``csnb sweep``: a batch of runs. ``csnb status``: how far it is."""
+"""csnb from the shell: a demonstration; sweeps of many runs; how far they are; what there is."""
 
 import argparse
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from csnb.errors import InputError
-from csnb.plan import parse_only
-from csnb.status import status
-from csnb.sweep import BACKENDS, sweep
 
-NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+KINDS = ("attacks", "methods", "models", "datasets")
 
 
-def demo(folder: Path) -> None:
-    """Execute quickstart.ipynb into ``folder``, write an HTML page beside it, print its tables and both paths."""
+def demo(options: argparse.Namespace) -> None:
+    """Execute quickstart.ipynb into a folder, an HTML page beside it; print its tables."""
+    from tempfile import TemporaryDirectory
+
+    from csnb.paths import NOTEBOOKS
+    from csnb.progress import say
+
+    source, folder = NOTEBOOKS / "quickstart.ipynb", options.folder.resolve()
+    target, page = folder / "quickstart.ipynb", folder / "quickstart.html"
+    if not source.is_file():
+        raise InputError(
+            f"demo: no {source}; allowed: a checkout of csnb, installed with pip install -e"
+        )
     import nbconvert
     import nbformat
-    import papermill
 
-    source, target = NOTEBOOKS / "quickstart.ipynb", folder / "quickstart.ipynb"
-    if not source.is_file():
-        raise InputError(f"demo: no {source}; allowed: a checkout of csnb, installed with pip install -e")
+    from csnb.batch.child import execute
+
     folder.mkdir(parents=True, exist_ok=True)
-    papermill.execute_notebook(str(source), str(target), {"runs": str(folder.resolve() / "runs")}, log_output=False)
-    page, _ = nbconvert.HTMLExporter().from_filename(str(target))
-    target.with_suffix(".html").write_text(page, encoding="utf-8")
+    with TemporaryDirectory(prefix="csnb-") as sockets:
+        execute(source, target, {"runs": str(folder / "runs")}, Path(sockets))
+    page.write_text(nbconvert.HTMLExporter().from_filename(str(target))[0], encoding="utf-8")
     for cell in nbformat.read(target, as_version=4).cells:
         if "summary" in cell.metadata.get("tags", []):
-            print("\n" + "".join(output.get("text", "") for output in cell.outputs), end="")
-    print(f"\nnotebook  {target.resolve()}\npage      {target.with_suffix('.html').resolve()}")
+            say("\n" + "".join(output.get("text", "") for output in cell.outputs).rstrip())
+    say(f"\nnotebook  {target}\npage      {page}")
 
 
-def batch(options: argparse.Namespace) -> int:
-    """Execute or plan a sweep; returns 1 if a run failed."""
-    names = ("file", "jobs", "runs", "dry_run", "retry_failed", "backend", "address")
-    frame = sweep(**{name: getattr(options, name) for name in names}, only=parse_only(options.only))
+def sweep(options: argparse.Namespace) -> int:
+    """Execute, plan or print the runs of a sweep file; returns 1 if a run failed."""
+    from csnb.batch import make_plan, sweep
+    from csnb.batch.plan import parse_only
+    from csnb.progress import say
+
+    only = parse_only(options.only)
+    if options.commands:
+        for job, found in make_plan(options.file, options.runs, only):
+            if found.state != "done":
+                say(job.command())
+        return 0
+    names = ("file", "jobs", "runs", "dry_run", "retry_failed")
+    with _executor(options.dask) as executor:
+        chosen = {name: getattr(options, name) for name in names}
+        frame = sweep(**chosen, only=only, executor=executor)
     counts = frame["state"].value_counts()
-    print(", ".join(f"{count} {state}" for state, count in counts.items()))
+    say(", ".join(f"{count} {state}" for state, count in counts.items()))
     return int(frame["state"].isin(["failed", "broken"]).any())
 
 
-def report(folder: Path) -> int:
+def status(options: argparse.Namespace) -> int:
     """Print how far the runs in a folder are; returns 1 if one failed or is broken."""
-    frame = status(folder)
+    from csnb.paths import resolve
+    from csnb.progress import say
+    from csnb.runs import status
+
+    frame = status(resolve(options.folder))
     counts = frame["state"].value_counts()
-    print(f"{len(frame)} runs: " + ", ".join(f"{count} {state}" for state, count in counts.items()))
+    say(f"{len(frame)} runs: " + ", ".join(f"{count} {state}" for state, count in counts.items()))
     for row in frame[frame["state"] != "done"].itertuples():
-        print(f"{row.state:11} {row.run}{': ' if row.now else ''}{row.now}")
+        say(f"{row.state:11} {row.run}{': ' if row.now else ''}{row.now}")
     return int(frame["state"].isin(["failed", "broken"]).any())
+
+
+def show(options: argparse.Namespace) -> None:
+    """Print what there is to run; of one attack, method, model or data set, its options."""
+    import csnb
+    from csnb.progress import say
+
+    for kind in [options.kind] if options.kind else KINDS:
+        registry = getattr(csnb, kind.upper())
+        table = registry.explained(options.name) if options.name else registry.table()
+        say(f"{table.to_string()}\n")
+
+
+@contextmanager
+def _executor(address: str) -> Iterator["Executor | None"]:
+    """A dask cluster's, at ``address``; None without."""
+    if not address:
+        yield None
+        return
+    try:
+        from dask.distributed import Client
+    except ImportError:
+        raise InputError(
+            "dask: not installed; allowed: after pip install 'csnb[cluster]'"
+        ) from None
+    try:
+        client = Client(address, timeout=30)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"dask: {address!r} does not answer ({error}); allowed: tcp://host:8786"
+        ) from None
+    with client:
+        yield client.get_executor(pure=False)
 
 
 def parser() -> argparse.ArgumentParser:
     """The commands and their options."""
     parser = argparse.ArgumentParser(prog="csnb", description=__doc__)
-    commands = parser.add_subparsers(required=True)
-    command = commands.add_parser("demo", help="run the quickstart notebook on the embedded data set")
+    commands = parser.add_subparsers(required=True, metavar="demo | sweep | status | list")
+
+    command = commands.add_parser(
+        "demo", help="run the quickstart notebook on the embedded data set"
+    )
     command.add_argument("folder", type=Path, help="where the notebook, its page and its runs go")
-    command.set_defaults(call=lambda options: demo(options.folder))
-    command = commands.add_parser("sweep", help="execute the runs of a sweep file that are not done")
-    command.add_argument("file", type=Path, help="a sweep file, or the name of one in params/sweeps, such as mnist_table2")
-    command.add_argument("--jobs", type=int, help="runs at once; default: cores divided by threads, or one for each GPU")
-    command.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs' folders (default: runs)")
-    command.add_argument("--dry-run", action="store_true", help="print what is done, to do and failed, and the time left")
-    command.add_argument("--retry-failed", action="store_true", help="execute only what failed before")
-    command.add_argument("--only", default="", metavar="NAME=VALUE,...", help="only the runs with these parameters")
-    command.add_argument("--backend", choices=BACKENDS, default="loky", help="loky: this machine; dask, ray: a cluster")
-    command.add_argument("--address", default="", help="of the cluster, such as tcp://host:8786")
-    command.set_defaults(call=batch)
+    command.set_defaults(call=demo)
+
+    command = commands.add_parser(
+        "sweep", help="execute the runs of a sweep file that are not done"
+    )
+    option = command.add_argument
+    option("file", help="a sweep file, or the name of one in params/sweeps, such as mnist_table2")
+    option("--jobs", type=int, help="runs at once; default: cores by threads, or one for each GPU")
+    option(
+        "--runs", default="runs", help="folder of the runs' folders (default: the project's runs)"
+    )
+    option("--dry-run", action="store_true", help="print how far the runs are, and the time left")
+    option("--retry-failed", action="store_true", help="execute only what failed before")
+    option("--only", default="", metavar="NAME=VALUE,...", help="only runs with these parameters")
+    option("--dask", default="", metavar="ADDRESS", help="execute on this dask cluster")
+    option("--commands", action="store_true", help="print a papermill line for each open run only")
+    command.set_defaults(call=sweep)
+
     command = commands.add_parser("status", help="how far the runs in a folder are")
-    command.add_argument("folder", type=Path, help="folder of the runs' folders")
-    command.set_defaults(call=lambda options: report(options.folder))
+    command.add_argument("folder", nargs="?", default="runs", help="default: the project's runs")
+    command.set_defaults(call=status)
+
+    command = commands.add_parser("list", help="the attacks, methods, models and data sets")
+    command.add_argument("kind", nargs="?", choices=KINDS)
+    command.add_argument("name", nargs="?", help="one of them: its options")
+    command.set_defaults(call=show)
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit status: 1 if a run failed, 2 for bad input, 130 after Ctrl-C."""
+    """The command line.
+
+    Returns the exit status: 1 if a run failed, 2 for bad input, 130 after Ctrl-C.
+    """
     options = parser().parse_args(arguments)
     try:
         return options.call(options) or 0

@@ -1,29 +1,34 @@
-"""Attack a model, keep every prediction, and count: per class, both sides of protection, costs, with intervals."""
+"""Attack a model, keep every prediction, and count.
 
-from collections.abc import Callable, Mapping
+Per class, both sides of protection, costs, with intervals.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor
 
-from csnb.attacks import ThreatModel, perturb
+from csnb.attacks import ATTACKS, ThreatModel, perturb
 from csnb.models import Normalized
+from csnb.spec import Spec
+from csnb.statistics import Z95, wilson
 
 BATCH = 256  # images attacked at once; random starts depend on it
-Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Every prediction of one evaluation, from which any score can be computed without attacking again.
+    """Every prediction of one evaluation, from which any score can be computed without attacking
+    again.
 
-    ``labels``: (N,) true classes of all test images. ``attacked``: (M,) indices of the test images that were attacked.
-    ``predictions``: ``clean`` (N,), each attack (M,); the smallest unsigned integers that hold the classes (one byte up
-    to 256). ``norms``: mean (linf, L2) of each attack's perturbation, in pixels of [0, 1].
+    ``labels``: (N,) true classes of all test images. ``attacked``: (M,) indices of the test images
+    that were attacked. ``predictions``: ``clean`` (N,), each attack's by its label (M,); the
+    smallest unsigned integers that hold the classes (one byte up to 256). ``norms``: mean (linf,
+    L2) of each attack's perturbation, in pixels of [0, 1].
     """
 
     labels: np.ndarray
@@ -49,7 +54,7 @@ def evaluate(
     x: Tensor,
     y: Tensor,
     *,
-    attacks: Mapping[str, Mapping[str, int | float]],
+    attacks: str | Sequence[Spec],
     threat: ThreatModel,
     robust: Literal["last", "worst"] = "last",
     attacked: Tensor | None = None,
@@ -58,10 +63,12 @@ def evaluate(
 ) -> Outcome:
     """Predictions for test images ``x`` (N, C, H, W), ``y`` (N,), clean and under each attack.
 
-    ``attacks``: options by attack name. ``robust``: what counts against the model, see `perturb`. ``attacked``: indices of
-    the images to attack, default all. ``seed``: of each attack's random starts, so that no attack's result depends on which
-    others run. ``on_attack``: told what is done.
+    ``attacks``: such as ``"FGSM, PGD(steps=100)"``. ``robust``: what counts against the model, see
+    `perturb`. ``attacked``: indices of the images to attack, default all. ``seed``: of each
+    attack's random starts, so that no attack's result depends on which others run. ``on_attack``:
+    told what is done. Raises InputError.
     """
+    specs = ATTACKS.parse_list(attacks) if isinstance(attacks, str) else attacks
     index = torch.arange(len(x), device=x.device) if attacked is None else attacked
     clean = predict(model, x)
     with torch.no_grad():
@@ -69,44 +76,34 @@ def evaluate(
     outcome = Outcome(y.cpu().numpy(), index.cpu().numpy())
     outcome.predictions["clean"] = clean.astype(smallest)
     on_attack("clean")
-    for name, options in attacks.items():
-        predictions, norms = _attack(model, x[index], y[index], name, threat, seed, options | {"robust": robust})
-        outcome.predictions[name], outcome.norms[name] = predictions.astype(smallest), norms
-        on_attack(name)
+    for spec in specs:
+        predictions, norms = _attack(model, x[index], y[index], spec, threat, robust, seed)
+        outcome.predictions[spec.label] = predictions.astype(smallest)
+        outcome.norms[spec.label] = norms
+        on_attack(spec.label)
     return outcome
 
 
 def _attack(
-    model: Normalized, x: Tensor, y: Tensor, name: str, threat: ThreatModel, seed: int, options: Mapping[str, int | float]
+    model: Normalized,
+    x: Tensor,
+    y: Tensor,
+    spec: Spec,
+    threat: ThreatModel,
+    robust: Literal["last", "worst"],
+    seed: int,
 ) -> tuple[np.ndarray, tuple[float, float]]:
     predictions, linf, l2 = [], [], []
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for images, labels in zip(x.split(BATCH), y.split(BATCH), strict=True):
-            adversarial = perturb(model, images, labels, name, threat, **options)
+            adversarial = perturb(model, images, labels, spec, threat, robust=robust)
             delta = (adversarial - images).flatten(1)
             predictions.append(predict(model, adversarial))
             linf.append(delta.abs().amax(1))
             l2.append(torch.linalg.vector_norm(delta, dim=1))
-    return np.concatenate(predictions), (float(torch.cat(linf).mean()), float(torch.cat(l2).mean()))
-
-
-def wilson(correct: np.ndarray | int, total: np.ndarray | int) -> tuple[np.ndarray, np.ndarray]:
-    """95 % Wilson score interval of ``correct`` out of ``total`` > 0, elementwise (Wilson 1927)."""
-    n = np.asarray(total, dtype=float)
-    share = np.asarray(correct) / n
-    centre = (share + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
-    half = Z95 / (1 + Z95**2 / n) * np.sqrt(share * (1 - share) / n + Z95**2 / (4 * n**2))
-    return np.clip(centre - half, 0, share), np.clip(centre + half, share, 1)
-
-
-def difference(share: ArrayLike, n: ArrayLike, other: ArrayLike, other_n: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """95 % interval of ``share - other``, shares of ``n`` and ``other_n`` images: Newcombe's of Wilson's (1998, method 10)."""
-    share, n, other, other_n = (np.asarray(values, dtype=float) for values in (share, n, other, other_n))
-    low, high = wilson(share * n, n)
-    other_low, other_high = wilson(other * other_n, other_n)
-    gap = share - other
-    return gap - np.hypot(share - low, other_high - other), gap + np.hypot(high - share, other - other_low)
+    norms = float(torch.cat(linf).mean()), float(torch.cat(l2).mean())
+    return np.concatenate(predictions), norms
 
 
 def confusion(predictions: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
@@ -116,27 +113,40 @@ def confusion(predictions: np.ndarray, labels: np.ndarray, classes: int) -> np.n
     return counts
 
 
-def score(outcome: Outcome, *, classes: tuple[str, ...], protected: int, costs: np.ndarray) -> pd.DataFrame:
-    """One tidy frame: a row per ``attack`` ("clean" too) and ``measure``, with ``value``, 95 % ``low`` and ``high``.
+def score(
+    outcome: Outcome, *, classes: tuple[str, ...], protected: int, costs: np.ndarray
+) -> pd.DataFrame:
+    """One tidy frame.
 
-    ``measure``: ``accuracy`` (a row per attacked class: ``class``, ``correct``, ``total``, Wilson interval);
-    ``average`` (of the class accuracies; interval by MOVER from the Wilson ones) and ``worst`` (class; its interval
-    ignores that it was picked) where every class was attacked; ``false_alarms`` (images of other classes taken for the
-    protected one, of all such images); ``mean_cost`` (of ``costs``, per image; +-1.96 standard errors);
-    ``linf`` and ``l2`` (mean perturbation, in pixels of [0, 1]).
+    A row per ``attack`` ("clean" too) and ``measure``, with ``value``, 95 % ``low`` and ``high``.
+
+    ``measure``: ``accuracy`` (a row per attacked class: ``class``, ``correct``, ``total``, Wilson
+    interval); ``average`` (of the class accuracies; interval by MOVER from the Wilson ones) and
+    ``worst`` (class; its interval ignores that it was picked) where every class was attacked;
+    ``false_alarms`` (images of other classes taken for the protected one, of all such images);
+    ``mean_cost`` (of ``costs``, per image; +-1.96 standard errors); ``linf`` and ``l2`` (mean
+    perturbation, in pixels of [0, 1]).
     """
     rows: list[dict[str, object]] = []
     for attack, predictions in outcome.predictions.items():
         counts = confusion(predictions, outcome.labels_of(attack), len(classes))
-        rows += [{"attack": attack} | row for row in _score_counts(counts, classes, protected, costs)]
+        rows += [
+            {"attack": attack} | row for row in _score_counts(counts, classes, protected, costs)
+        ]
         for measure, value in zip(("linf", "l2"), outcome.norms.get(attack, ()), strict=False):
-            rows.append({"attack": attack, "measure": measure, "total": len(predictions), "value": value})
+            rows.append(
+                {"attack": attack, "measure": measure, "total": len(predictions), "value": value}
+            )
     columns = ["attack", "measure", "class", "correct", "total", "value", "low", "high"]
     frame = pd.DataFrame(rows, columns=columns)
-    return frame.astype({"class": "str", "correct": "Int64", "total": "Int64"}).fillna({"class": ""})
+    return frame.astype({"class": "str", "correct": "Int64", "total": "Int64"}).fillna(
+        {"class": ""}
+    )
 
 
-def _score_counts(counts: np.ndarray, classes: tuple[str, ...], p: int, costs: np.ndarray) -> list[dict[str, object]]:
+def _score_counts(
+    counts: np.ndarray, classes: tuple[str, ...], p: int, costs: np.ndarray
+) -> list[dict[str, object]]:
     """Rows of `score` for one attack, from its confusion counts."""
     total = counts.sum(0)
     seen = np.flatnonzero(total)
@@ -158,13 +168,24 @@ def _score_counts(counts: np.ndarray, classes: tuple[str, ...], p: int, costs: n
     others = total.sum() - total[p]
     if others:
         alarms = counts[p].sum() - counts[p, p]
-        rows.append({"measure": "false_alarms", "class": classes[p]} | _share(alarms, others, wilson(alarms, others)))
+        rows.append(
+            {"measure": "false_alarms", "class": classes[p]}
+            | _share(alarms, others, wilson(alarms, others))
+        )
     mean = (counts * costs).sum() / total.sum()
     error = np.sqrt(max((counts * costs**2).sum() / total.sum() - mean**2, 0) / total.sum())
     low, high = max(mean - Z95 * error, 0), mean + Z95 * error
-    rows.append({"measure": "mean_cost", "total": total.sum(), "value": mean, "low": low, "high": high})
+    rows.append(
+        {"measure": "mean_cost", "total": total.sum(), "value": mean, "low": low, "high": high}
+    )
     return rows
 
 
 def _share(correct: int, total: int, interval: tuple[float, float]) -> dict[str, object]:
-    return {"correct": correct, "total": total, "value": correct / total, "low": float(interval[0]), "high": float(interval[1])}
+    return {
+        "correct": correct,
+        "total": total,
+        "value": correct / total,
+        "low": float(interval[0]),
+        "high": float(interval[1]),
+    }

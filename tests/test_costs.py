@@ -10,7 +10,9 @@ from csnb.costs import check_costs, costs_from_pairs, protect, read_costs
 from csnb.errors import InputError
 
 NAMES = ("cat", "dog", "emu")
-COSTS = np.array([[0, 2, 5], [3, 0, 7], [1, 4, 0]], dtype=float)  # asymmetric: row predicted, column true
+COSTS = np.array(
+    [[0, 2, 5], [3, 0, 7], [1, 4, 0]], dtype=float
+)  # asymmetric: row predicted, column true
 
 
 def write_csv(file: Path, rows: list[list[object]]) -> Path:
@@ -19,9 +21,14 @@ def write_csv(file: Path, rows: list[list[object]]) -> Path:
     return file
 
 
-def table(costs: np.ndarray, names: tuple[str, ...], rows: tuple[int, ...], columns: tuple[int, ...]) -> list[list[object]]:
+def table(
+    costs: np.ndarray, names: tuple[str, ...], rows: tuple[int, ...], columns: tuple[int, ...]
+) -> list[list[object]]:
     """A CSV's rows, with the classes in these orders."""
-    return [["", *(names[j] for j in columns)], *([names[i], *(costs[i, j] for j in columns)] for i in rows)]
+    return [
+        ["", *(names[j] for j in columns)],
+        *([names[i], *(costs[i, j] for j in columns)] for i in rows),
+    ]
 
 
 def one_line(error: pytest.ExceptionInfo[InputError]) -> str:
@@ -36,12 +43,19 @@ def one_line(error: pytest.ExceptionInfo[InputError]) -> str:
         (3, 0, 10, [[0, 10, 10], [10, 0, 1], [10, 1, 0]]),
         (3, 1, 4, [[0, 4, 1], [4, 0, 4], [1, 4, 0]]),
         (2, 1, 10, [[0, 10], [10, 0]]),
-        (4, [1, 3], 2.5, [[0, 2.5, 1, 2.5], [2.5, 0, 2.5, 2.5], [1, 2.5, 0, 2.5], [2.5, 2.5, 2.5, 0]]),
+        (
+            4,
+            [1, 3],
+            2.5,
+            [[0, 2.5, 1, 2.5], [2.5, 0, 2.5, 2.5], [1, 2.5, 0, 2.5], [2.5, 2.5, 2.5, 0]],
+        ),
         (3, 2, 1, [[0, 1, 1], [1, 0, 1], [1, 1, 0]]),
         (3, 2, 0, [[0, 1, 0], [1, 0, 0], [0, 0, 0]]),
     ],
 )
-def test_eq_3_by_hand(classes: int, protected: int | list[int], cost: float, expected: list[list[float]]) -> None:
+def test_eq_3_by_hand(
+    classes: int, protected: int | list[int], cost: float, expected: list[list[float]]
+) -> None:
     costs = protect(classes, protected, cost)
     assert costs.dtype == np.float64
     np.testing.assert_array_equal(costs, expected)
@@ -53,7 +67,9 @@ def test_the_cost_of_eq_3_is_10_unless_given() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.data(), st.integers(2, 8), st.floats(0, 100))
-def test_eq_3_is_symmetric_and_true_to_its_definition(data: st.DataObject, classes: int, cost: float) -> None:
+def test_eq_3_is_symmetric_and_true_to_its_definition(
+    data: st.DataObject, classes: int, cost: float
+) -> None:
     protected = data.draw(st.lists(st.integers(0, classes - 1), min_size=1, unique=True))
     costs = protect(classes, protected, cost)
     np.testing.assert_array_equal(costs, costs.T)
@@ -77,11 +93,15 @@ def test_eq_3_refuses_a_class_that_does_not_exist(protected: int | list[int]) ->
 
 
 def test_pairs_are_predicted_and_true() -> None:
-    np.testing.assert_array_equal(costs_from_pairs(3, {(0, 2): 5, (1, 0): 0}), [[0, 1, 5], [0, 0, 1], [1, 1, 0]])
+    np.testing.assert_array_equal(
+        costs_from_pairs(3, {(0, 2): 5, (1, 0): 0}), [[0, 1, 5], [0, 0, 1], [1, 1, 0]]
+    )
 
 
 def test_the_default_fills_every_other_mistake() -> None:
-    np.testing.assert_array_equal(costs_from_pairs(3, {(2, 1): 9}, default=0.5), [[0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 9, 0]])
+    np.testing.assert_array_equal(
+        costs_from_pairs(3, {(2, 1): 9}, default=0.5), [[0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 9, 0]]
+    )
 
 
 def test_eq_3_written_as_pairs_gives_the_same_matrix() -> None:
@@ -138,8 +158,14 @@ HEADER = ["", "cat", "dog", "emu"]
         ([["", "cat", "dog"], ["cat", 0, 1], ["dog", 1, 0]], "every class"),
         ([HEADER, ["cat", 0, 1, 1], ["dog", 1, 0, 1]], "every class"),
         ([HEADER, ["cat", 0, 1, 1], ["dog", 1, 0, 1], ["dog", 1, 1, 0]], "every class"),
-        ([["", "cat", "dog", "dog"], ["cat", 0, 1, 1], ["dog", 1, 0, 1], ["emu", 1, 1, 0]], "every class"),
-        ([["", "cat", "dog", "gnu"], ["cat", 0, 1, 1], ["dog", 1, 0, 1], ["gnu", 1, 1, 0]], "every class"),
+        (
+            [["", "cat", "dog", "dog"], ["cat", 0, 1, 1], ["dog", 1, 0, 1], ["emu", 1, 1, 0]],
+            "every class",
+        ),
+        (
+            [["", "cat", "dog", "gnu"], ["cat", 0, 1, 1], ["dog", 1, 0, 1], ["gnu", 1, 1, 0]],
+            "every class",
+        ),
         ([HEADER, ["cat", 0, "much", 1], ["dog", 1, 0, 1], ["emu", 1, 1, 0]], "nan"),
         ([HEADER, ["cat", 0, "", 1], ["dog", 1, 0, 1], ["emu", 1, 1, 0]], "nan"),
         ([HEADER, ["cat", 0, "nan", 1], ["dog", 1, 0, 1], ["emu", 1, 1, 0]], "nan"),
@@ -147,15 +173,31 @@ HEADER = ["", "cat", "dog", "emu"]
         ([HEADER, ["cat", 0, -3, 1], ["dog", 1, 0, 1], ["emu", 1, 1, 0]], "-3"),
         ([HEADER, ["cat", 0, 1, 1], ["dog", 1, 6, 1], ["emu", 1, 1, 0]], "diagonal 6"),
     ],
-    ids=["class", "row", "row twice", "column twice", "other class", "text", "blank", "NaN", "inf", "negative", "diagonal"],
+    ids=[
+        "class",
+        "row",
+        "row twice",
+        "column twice",
+        "other class",
+        "text",
+        "blank",
+        "NaN",
+        "inf",
+        "negative",
+        "diagonal",
+    ],
 )
-def test_a_csv_that_is_no_cost_matrix_is_refused(tmp_path: Path, rows: list[list[object]], says: str) -> None:
+def test_a_csv_that_is_no_cost_matrix_is_refused(
+    tmp_path: Path, rows: list[list[object]], says: str
+) -> None:
     with pytest.raises(InputError, match="cost") as error:
         read_costs(write_csv(tmp_path / "costs.csv", rows), NAMES)
     assert says in one_line(error)
 
 
-@pytest.mark.parametrize("content", [None, b"", b"\n\n", b"\xff\xfe\x00"], ids=["no file", "empty", "blank", "not text"])
+@pytest.mark.parametrize(
+    "content", [None, b"", b"\n\n", b"\xff\xfe\x00"], ids=["no file", "empty", "blank", "not text"]
+)
 def test_a_file_that_is_no_csv_is_refused_by_name(tmp_path: Path, content: bytes | None) -> None:
     file = tmp_path / "costs.csv"
     if content is not None:
@@ -181,7 +223,9 @@ def test_a_good_matrix_passes_the_check_unchanged() -> None:
         ([[0, 1], [1, 2]], 2, "diagonal 2"),
     ],
 )
-def test_a_bad_matrix_is_refused_with_what_is_wrong(costs: np.ndarray, classes: int, says: str) -> None:
+def test_a_bad_matrix_is_refused_with_what_is_wrong(
+    costs: np.ndarray, classes: int, says: str
+) -> None:
     with pytest.raises(InputError) as error:
         check_costs(costs, classes)
     assert says in one_line(error)

@@ -9,11 +9,14 @@ from sklearn.metrics import confusion_matrix
 from torch import Tensor, nn
 
 from csnb.attacks import ThreatModel, perturb
-from csnb.evaluation import Outcome, confusion, evaluate, predict, score, wilson
+from csnb.errors import InputError
+from csnb.evaluation import Outcome, confusion, evaluate, predict, score
 from csnb.models import Normalized
 
 CLASSES = ("a", "b", "c")
-COSTS = np.array([[0, 2, 5], [3, 0, 7], [1, 4, 0]], dtype=float)  # asymmetric: row predicted, column true
+COSTS = np.array(
+    [[0, 2, 5], [3, 0, 7], [1, 4, 0]], dtype=float
+)  # asymmetric: row predicted, column true
 LABELS = np.array([0, 0, 0, 0, 1, 1, 2, 2, 2, 2])
 CLEAN = np.array([0, 0, 0, 1, 1, 0, 2, 1, 1, 0], dtype=np.uint8)
 Z = 1.959964
@@ -25,22 +28,6 @@ def interval(correct: int, total: int) -> tuple[float, float]:
 
 
 # --- counting
-
-
-def test_wilson_is_scipys_interval_from_none_to_all() -> None:
-    pairs = [(k, n) for n in (1, 2, 3, 10, 97, 1000) for k in sorted({0, 1, n // 3, n // 2, n - 1, n})]
-    expected = np.array([interval(k, n) for k, n in pairs])
-    correct, total = np.array(pairs).T
-    np.testing.assert_allclose(np.stack(wilson(correct, total), 1), expected, rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose([wilson(k, n) for k, n in pairs], expected, rtol=1e-12, atol=1e-12)
-
-
-def test_wilson_stays_in_zero_to_one_around_the_share() -> None:
-    total = np.repeat(np.arange(1, 60), 60)
-    correct = np.minimum(np.tile(np.arange(60), 59), total)
-    low, high = wilson(correct, total)
-    share = correct / total
-    assert (low >= 0).all() and (low <= share).all() and (share <= high).all() and (high <= 1).all()
 
 
 @pytest.mark.parametrize("classes", [2, 5, 300])
@@ -56,7 +43,7 @@ def test_confusion_is_scikit_learns_with_rows_predicted(classes: int) -> None:
 
 
 def scores(**changes: Mapping[str, object]) -> pd.DataFrame:
-    """Of ten test images, clean and, unless told otherwise, after an attack on the two of class b."""
+    """Of ten test images, clean and, unless told otherwise, after an attack on both of class b."""
     outcome = {
         "attacked": np.array([4, 5]),
         "predictions": {"clean": CLEAN, "FGSM": np.array([2, 1], np.uint8)},
@@ -67,7 +54,9 @@ def scores(**changes: Mapping[str, object]) -> pd.DataFrame:
 
 def pick(frame: pd.DataFrame, attack: str, measure: str, label: str = "") -> pd.Series:
     """The one row of this attack, measure and class."""
-    found = frame[(frame["attack"] == attack) & (frame["measure"] == measure) & (frame["class"] == label)]
+    found = frame[
+        (frame["attack"] == attack) & (frame["measure"] == measure) & (frame["class"] == label)
+    ]
     assert len(found) == 1
     return found.iloc[0]
 
@@ -82,7 +71,9 @@ def pick(frame: pd.DataFrame, attack: str, measure: str, label: str = "") -> pd.
         ("false_alarms", "b", 3, 8),  # one a and two c, of four a and four c
     ],
 )
-def test_shares_are_counted_by_hand_with_wilson_intervals(measure: str, label: str, correct: int, total: int) -> None:
+def test_shares_are_counted_by_hand_with_wilson_intervals(
+    measure: str, label: str, correct: int, total: int
+) -> None:
     row = pick(scores(), "clean", measure, label)
     assert (row["correct"], row["total"], row["value"]) == (correct, total, correct / total)
     assert (row["low"], row["high"]) == pytest.approx(interval(correct, total), rel=1e-9)
@@ -94,7 +85,9 @@ def test_the_average_is_over_classes_with_a_mover_interval() -> None:
     below = sum((share - interval(*counts)[0]) ** 2 for counts, share in shares.items()) ** 0.5 / 3
     above = sum((interval(*counts)[1] - share) ** 2 for counts, share in shares.items()) ** 0.5 / 3
     assert (row["correct"], row["total"]) == (5, 10)
-    assert (row["value"], row["low"], row["high"]) == pytest.approx((0.5, 0.5 - below, 0.5 + above), rel=1e-9)
+    assert (row["value"], row["low"], row["high"]) == pytest.approx(
+        (0.5, 0.5 - below, 0.5 + above), rel=1e-9
+    )
 
 
 def test_the_average_weighs_classes_and_not_images() -> None:
@@ -104,11 +97,14 @@ def test_the_average_weighs_classes_and_not_images() -> None:
 
 
 def test_the_mean_cost_by_hand() -> None:
-    # (predicted, true): (1, 0) 3, (0, 1) 2, (1, 2) 7 twice, (0, 2) 5: 24 in all; squares: 9 + 4 + 2 x 49 + 25 = 136
+    # (predicted, true): (1, 0) 3, (0, 1) 2, (1, 2) 7 twice, (0, 2) 5: 24 in all
+    # squares: 9 + 4 + 2 x 49 + 25 = 136
     row = pick(scores(), "clean", "mean_cost")
     error = (136 / 10 - 2.4**2) ** 0.5 / 10**0.5
     assert row["total"] == 10
-    assert (row["value"], row["low"], row["high"]) == pytest.approx((2.4, 2.4 - Z * error, 2.4 + Z * error), rel=1e-6)
+    assert (row["value"], row["low"], row["high"]) == pytest.approx(
+        (2.4, 2.4 - Z * error, 2.4 + Z * error), rel=1e-6
+    )
 
 
 def test_a_mean_cost_is_not_below_zero() -> None:
@@ -141,16 +137,33 @@ def test_an_attack_on_the_protected_class_alone_has_no_average_worst_or_false_al
 def test_an_attack_on_another_class_counts_its_false_alarms() -> None:
     predictions = {"clean": CLEAN, "FGSM": np.array([1, 2, 2, 0], np.uint8)}
     frame = scores(attacked=np.array([6, 7, 8, 9]), predictions=predictions)
-    assert sorted(frame[frame["attack"] == "FGSM"]["measure"]) == ["accuracy", "false_alarms", "l2", "linf", "mean_cost"]
+    assert sorted(frame[frame["attack"] == "FGSM"]["measure"]) == [
+        "accuracy",
+        "false_alarms",
+        "l2",
+        "linf",
+        "mean_cost",
+    ]
     row = pick(frame, "FGSM", "false_alarms", "b")
     assert (row["correct"], row["total"]) == (1, 4)
     assert pick(frame, "FGSM", "mean_cost")["value"] == (7 + 5) / 4
 
 
 def test_an_attack_on_all_images_has_every_measure() -> None:
-    frame = scores(attacked=np.arange(10), predictions={"clean": CLEAN, "FGSM": (CLEAN + 1).astype(np.uint8) % 3})
+    frame = scores(
+        attacked=np.arange(10),
+        predictions={"clean": CLEAN, "FGSM": (CLEAN + 1).astype(np.uint8) % 3},
+    )
     rows = frame[frame["attack"] == "FGSM"]["measure"].value_counts().to_dict()
-    expected = {"accuracy": 3, "average": 1, "worst": 1, "false_alarms": 1, "mean_cost": 1, "linf": 1, "l2": 1}
+    expected = {
+        "accuracy": 3,
+        "average": 1,
+        "worst": 1,
+        "false_alarms": 1,
+        "mean_cost": 1,
+        "linf": 1,
+        "l2": 1,
+    }
     assert rows == expected
     # true a: now b, b, b, c; true b: c, b; true c: a, c, c, b
     assert [pick(frame, "FGSM", "accuracy", label)["correct"] for label in CLASSES] == [0, 1, 2]
@@ -163,23 +176,27 @@ def test_an_attack_on_all_images_has_every_measure() -> None:
 def model() -> Normalized:
     body = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     with torch.no_grad():
-        body[1].weight.copy_(torch.tensor([[2.0, -1, 0.5, 1], [-1, 2, 1, -0.5], [-1, -1, -1.5, -0.5]]))
+        body[1].weight.copy_(
+            torch.tensor([[2.0, -1, 0.5, 1], [-1, 2, 1, -0.5], [-1, -1, -1.5, -0.5]])
+        )
         body[1].bias.zero_()
     return Normalized(body, (0.5,), (0.5,))
 
 
 def images(count: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(5)
-    return torch.rand(count, 1, 2, 2, generator=generator), torch.randint(0, 3, (count,), generator=generator)
+    return torch.rand(count, 1, 2, 2, generator=generator), torch.randint(
+        0, 3, (count,), generator=generator
+    )
 
 
 PIXEL = ThreatModel(0.1, space="pixel")
-SHORT = {"steps": 3, "step_size": 0.05}
+SHORT = "PGD(steps=3, step_size=0.05)"
 
 
 def test_clean_predictions_are_the_largest_logits_across_batches(model: Normalized) -> None:
     x, y = images(600)
-    outcome = evaluate(model, x, y, attacks={}, threat=PIXEL)
+    outcome = evaluate(model, x, y, attacks="", threat=PIXEL)
     z = (x.flatten(1) - 0.5) / 0.5
     expected = (z @ model.body[1].weight.detach().T).argmax(1)
     np.testing.assert_array_equal(outcome.predictions["clean"], expected)
@@ -189,13 +206,15 @@ def test_clean_predictions_are_the_largest_logits_across_batches(model: Normaliz
 
 
 @pytest.mark.parametrize(("classes", "dtype"), [(3, np.uint8), (256, np.uint8), (257, np.uint16)])
-def test_predictions_are_kept_in_the_smallest_integers_that_hold_the_classes(classes: int, dtype: type) -> None:
+def test_predictions_are_kept_in_the_smallest_integers_that_hold_the_classes(
+    classes: int, dtype: type
+) -> None:
     body = nn.Sequential(nn.Flatten(), nn.Linear(4, classes))
     with torch.no_grad():
         body[1].bias[-1] = 100
     x, _ = images(4)
     y = torch.zeros(4, dtype=torch.int64)
-    outcome = evaluate(Normalized(body, (0.5,), (0.5,)), x, y, attacks={"FGSM": {}}, threat=PIXEL)
+    outcome = evaluate(Normalized(body, (0.5,), (0.5,)), x, y, attacks="FGSM", threat=PIXEL)
     for predictions in outcome.predictions.values():
         assert predictions.dtype == dtype
         assert predictions.tolist() == [classes - 1] * 4
@@ -212,42 +231,50 @@ def test_predictions_are_kept_in_the_smallest_integers_that_hold_the_classes(cla
 def test_norms_of_an_unbounded_fgsm_are_known_in_advance(
     model: Normalized, threat: ThreatModel, linf: float, l2: float
 ) -> None:
-    outcome = evaluate(model, *images(300), attacks={"FGSM": {}}, threat=threat)
+    outcome = evaluate(model, *images(300), attacks="FGSM", threat=threat)
     assert outcome.norms["FGSM"] == pytest.approx((linf, l2), rel=1e-5)
 
 
 @pytest.mark.parametrize("bounded", [False, True])
-def test_norms_and_predictions_are_those_of_the_images_that_perturb_makes(model: Normalized, bounded: bool) -> None:
+def test_norms_and_predictions_are_those_of_the_images_that_perturb_makes(
+    model: Normalized, bounded: bool
+) -> None:
     x, y = images(40)
     threat = ThreatModel(0.3, space="pixel", bounded=bounded)
-    outcome = evaluate(model, x, y, attacks={"PGD": SHORT}, threat=threat, seed=7)
-    adversarial = perturb(model, x, y, "PGD", threat, seed=7, **SHORT)
+    outcome = evaluate(model, x, y, attacks=SHORT, threat=threat, seed=7)
+    adversarial = perturb(model, x, y, SHORT, threat, seed=7)
     delta = (adversarial - x).numpy().reshape(40, 4)
-    assert outcome.norms["PGD"] == pytest.approx((abs(delta).max(1).mean(), np.sqrt((delta**2).sum(1)).mean()), rel=1e-5)
-    np.testing.assert_array_equal(outcome.predictions["PGD"], model(adversarial).argmax(1))
-    assert len(set(abs(delta).max(1).round(4))) > 1  # images differ, so that a mean is not any one's norm
+    assert outcome.norms[SHORT] == pytest.approx(
+        (abs(delta).max(1).mean(), np.sqrt((delta**2).sum(1)).mean()), rel=1e-5
+    )
+    np.testing.assert_array_equal(outcome.predictions[SHORT], model(adversarial).argmax(1))
+    assert (
+        len(set(abs(delta).max(1).round(4))) > 1
+    )  # images differ, so that a mean is not any one's norm
 
 
 def test_an_attack_does_harm(model: Normalized) -> None:
     x, _ = images(300)
     y = torch.from_numpy(predict(model, x))
-    outcome = evaluate(model, x, y, attacks={"FGSM": {}, "PGD": SHORT}, threat=ThreatModel(0.3, space="pixel"))
+    outcome = evaluate(
+        model, x, y, attacks=f"FGSM, {SHORT}", threat=ThreatModel(0.3, space="pixel")
+    )
     assert (outcome.predictions["clean"] == y.numpy()).all()
-    for attack in ("FGSM", "PGD"):
+    for attack in ("FGSM", SHORT):
         assert (outcome.predictions[attack] == y.numpy()).mean() < 0.6
 
 
-ATTACKS = {"PGD": SHORT, "FGSM": {}, "CW": {"steps": 5, "searches": 2}, "LinfBIA": SHORT}
+ATTACKS = [SHORT, "FGSM", "CW(steps=5, searches=2)", "LinfBIA(steps=3)"]
 
 
 def test_no_attacks_result_depends_on_which_others_run(model: Normalized) -> None:
     x, y = images(300)
-    together = evaluate(model, x, y, attacks=ATTACKS, threat=PIXEL, seed=3)
+    together = evaluate(model, x, y, attacks=", ".join(ATTACKS), threat=PIXEL, seed=3)
     for name in ATTACKS:
-        alone = evaluate(model, x, y, attacks={name: ATTACKS[name]}, threat=PIXEL, seed=3)
+        alone = evaluate(model, x, y, attacks=name, threat=PIXEL, seed=3)
         np.testing.assert_array_equal(alone.predictions[name], together.predictions[name])
         assert alone.norms[name] == together.norms[name]
-    reverse = evaluate(model, x, y, attacks=dict(reversed(ATTACKS.items())), threat=PIXEL, seed=3)
+    reverse = evaluate(model, x, y, attacks=", ".join(reversed(ATTACKS)), threat=PIXEL, seed=3)
     assert reverse.norms == together.norms
 
 
@@ -255,7 +282,8 @@ def test_the_seed_alone_decides_and_the_global_generator_does_not_notice(model: 
     x, y = images(40)
 
     def norms(seed: int) -> tuple[float, float]:
-        return evaluate(model, x, y, attacks={"PGD": {"steps": 1, "step_size": 0.01}}, threat=PIXEL, seed=seed).norms["PGD"]
+        spec = "PGD(steps=1)"
+        return evaluate(model, x, y, attacks=spec, threat=PIXEL, seed=seed).norms[spec]
 
     torch.manual_seed(1)
     state = torch.get_rng_state()
@@ -269,11 +297,13 @@ def test_the_seed_alone_decides_and_the_global_generator_does_not_notice(model: 
 def test_only_the_chosen_images_are_attacked(model: Normalized) -> None:
     x, y = images(40)
     chosen = torch.tensor([30, 2, 7, 8])
-    outcome = evaluate(model, x, y, attacks={"FGSM": {}}, threat=PIXEL, attacked=chosen)
-    everywhere = evaluate(model, x, y, attacks={"FGSM": {}}, threat=PIXEL)
+    outcome = evaluate(model, x, y, attacks="FGSM", threat=PIXEL, attacked=chosen)
+    everywhere = evaluate(model, x, y, attacks="FGSM", threat=PIXEL)
     np.testing.assert_array_equal(outcome.attacked, chosen)
     np.testing.assert_array_equal(everywhere.attacked, np.arange(40))
-    np.testing.assert_array_equal(outcome.predictions["FGSM"], everywhere.predictions["FGSM"][chosen])
+    np.testing.assert_array_equal(
+        outcome.predictions["FGSM"], everywhere.predictions["FGSM"][chosen]
+    )
     np.testing.assert_array_equal(outcome.predictions["clean"], everywhere.predictions["clean"])
     np.testing.assert_array_equal(outcome.labels_of("FGSM"), y[chosen])
     np.testing.assert_array_equal(outcome.labels_of("clean"), y)
@@ -281,14 +311,51 @@ def test_only_the_chosen_images_are_attacked(model: Normalized) -> None:
 
 def test_progress_is_told_in_order(model: Normalized) -> None:
     told = []
-    evaluate(model, *images(4), attacks={"FGSM": {}, "L2BIA": SHORT}, threat=PIXEL, on_attack=told.append)
-    assert told == ["clean", "FGSM", "L2BIA"]
+    attacks = "FGSM, L2BIA( step_size = 5e-2, steps=3)"
+    evaluate(model, *images(4), attacks=attacks, threat=PIXEL, on_attack=told.append)
+    assert told == ["clean", "FGSM", "L2BIA(steps=3)"]
 
 
 def test_dropout_is_off_while_evaluating() -> None:
     body = nn.Sequential(nn.Flatten(), nn.Dropout(0.9), nn.Linear(4, 3))
     model = Normalized(body, (0.5,), (0.5,)).train()
     x, y = images(40)
-    outcome = evaluate(model, x, y, attacks={}, threat=PIXEL)
-    expected = (((x.flatten(1) - 0.5) / 0.5) @ body[2].weight.detach().T + body[2].bias.detach()).argmax(1)
+    outcome = evaluate(model, x, y, attacks="", threat=PIXEL)
+    z = (x.flatten(1) - 0.5) / 0.5
+    expected = (z @ body[2].weight.detach().T + body[2].bias.detach()).argmax(1)
     np.testing.assert_array_equal(outcome.predictions["clean"], expected)
+
+
+def test_the_worst_image_counts_where_asked(model: Normalized) -> None:
+    x, _ = images(300)
+    y = torch.from_numpy(predict(model, x))
+    spec = "MIA(steps=8, step_size=0.15)"  # long steps that go past what would fool
+    found = {
+        robust: evaluate(model, x, y, attacks=spec, threat=ThreatModel(0.3), robust=robust)
+        for robust in ("last", "worst")
+    }
+    fooled = {k: o.predictions[spec] != y.numpy() for k, o in found.items()}
+    assert (fooled["worst"] | ~fooled["last"]).all()
+    assert found["worst"].norms[spec][0] < found["last"].norms[spec][0]  # it stops at the first
+
+
+def test_batches_make_no_difference_but_to_random_starts(model: Normalized) -> None:
+    x, y = images(600)
+    threat = ThreatModel(0.1)
+    whole = evaluate(model, x, y, attacks="LinfBIA(steps=3)", threat=threat)
+    parts = [
+        evaluate(model, x[i : i + 100], y[i : i + 100], attacks="LinfBIA(steps=3)", threat=threat)
+        for i in range(0, 600, 100)
+    ]
+    for name, predictions in whole.predictions.items():
+        np.testing.assert_array_equal(
+            predictions, np.concatenate([part.predictions[name] for part in parts])
+        )
+
+
+def test_an_unknown_attack_is_refused_before_any_other(model: Normalized) -> None:
+    told: list[str] = []
+    with pytest.raises(InputError, match="'DeepFool' is unknown"):
+        attacks = "FGSM, DeepFool"
+        evaluate(model, *images(4), attacks=attacks, threat=PIXEL, on_attack=told.append)
+    assert told == []

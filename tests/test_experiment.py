@@ -1,262 +1,251 @@
-"""Parameters are refused before work with one line; a run is complete, repeatable, and leaves nothing when it cannot be."""
+"""Parameters are refused before work with one line; equal ones are equal in any notation."""
 
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from making import STRIPES, costs_csv, stripes
 
-from csnb import ATTACKS, METHODS, Experiment, InputError, Run, ThreatModel, find_or_run, read_run, run
-from csnb.experiment import load_model
-from csnb.runs import read_weights
-
-QUICK = {"epochs": 1, "attack_images": "all", "attacks": "FGSM,LinfBIA", "linfbia_steps": 2, "train_steps": 2}
+from csnb import ATTACKS, METHODS, Experiment, InputError, ThreatModel
+from csnb.experiment import PLACE, parse_adversary
+from csnb.params import read_params
 
 
 @pytest.mark.parametrize(
     ("parameter", "value"),
     [
-        ("eps", -0.1),
-        ("eps", float("nan")),
-        ("eps", float("inf")),
-        ("eps", "large"),
-        ("eps", "8/0"),
-        ("eps", True),
-        ("eps", None),
-        ("eps", [0.3]),
-        ("epochs", 0),
-        ("epochs", 2.5),
+        *(("eps", value) for value in (-0.1, float("nan"), float("inf"), "large", "8/0", True)),
+        *(("eps", value) for value in (None, [0.3])),
+        *(("epochs", value) for value in (0, 2.5, "many", None, True)),
         ("batch_size", -1),
         ("lr", 0),
         ("momentum", 1.0),
         ("cost", -1),
-        ("gamma", "1e-3x"),
         ("method", "CSB"),
+        ("method", "CSE(gamma=1e-3x)"),
+        ("method", "CSE(gamma='1e-3x')"),
         ("model", "vgg"),
+        ("model", "lenet(kernels=0)"),
         ("schedule", "thirds"),
         ("norm", "l1"),
+        ("norm", "Linf"),
         ("space", "pixels"),
         ("bounded", "perhaps"),
         ("optimizer", "rmsprop"),
         ("attacks", "FGSM,DeepFool"),
         ("attacks", "FGSM,FGSM"),
+        ("attacks", "PGD(steps=0)"),
+        ("attacks", ["FGSM"]),
+        ("adversary", "PGD(steps=-1)"),
+        ("adversary", ""),
+        ("monitor", "DeepFool"),
         ("attack_images", "some"),
+        ("robust", "best"),
         ("protected_class", 1.5),
         ("protected_class", True),
         ("seed", -1),
+        ("seed", 2**63),
         ("device", "tpu"),
+        ("tf32", "perhaps"),
+        ("threads", -1),
         ("dataset", 3),
-        ("pgd_steps", 0),
+        ("runs", 3),
     ],
 )
-def test_impossible_value_is_refused_in_one_line_with_name_value_and_what_is_allowed(parameter: str, value: object) -> None:
+def test_impossible_value_is_refused_in_one_line_with_name_value_and_what_is_allowed(
+    parameter: str, value: object
+) -> None:
     with pytest.raises(InputError) as caught:
         Experiment(**{parameter: value})
     message = str(caught.value)
-    assert message.startswith(f"{parameter}: ") and repr(value) in message and "allowed: " in message
-    assert "\n" not in message
+    specs = ("attacks", "adversary", "method", "model", "monitor")
+    shown = repr(value) if parameter not in specs else ""
+    assert message.startswith(f"{parameter}: ") and shown in message and "allowed: " in message
+    assert "\n" not in message and len(message) < 300
 
 
 def test_unknown_parameter_is_refused_with_the_nearest_known_one() -> None:
-    with pytest.raises(InputError, match=r"^protected_clas: no such parameter \(value 3\); did you mean protected_class\?$"):
+    says = r"^protected_clas: no such parameter \(value 3\); .*; did you mean protected_class\?$"
+    with pytest.raises(InputError, match=says):
         Experiment(protected_clas=3)
     with pytest.raises(InputError, match=r"^zzz: no such parameter .*allowed: dataset, "):
         Experiment(zzz=1)
+    with pytest.raises(InputError, match=r"^pgd_steps: no such parameter"):  # of earlier days
+        Experiment(pgd_steps=3)
 
 
-@pytest.mark.parametrize(
-    ("text", "number"), [("1e-3", 1e-3), ("8/255", 8 / 255), ("2", 2.0), (" 0.5 ", 0.5), ("1E2", 100.0), ("1/3", 1 / 3)]
-)
+NUMBERS = [("1e-3", 1e-3), ("8/255", 8 / 255), ("2", 2.0), (" 0.5 ", 0.5), ("1E2", 100.0)]
+
+
+@pytest.mark.parametrize(("text", "number"), [*NUMBERS, ("1/3", 1 / 3), (np.float32(0.5), 0.5)])
 def test_numbers_may_be_strings_as_yaml_and_the_shell_pass_them(text: str, number: float) -> None:
-    assert Experiment(gamma=text).gamma == pytest.approx(number, rel=1e-15)
+    assert Experiment(cost=text).cost == pytest.approx(number, rel=1e-15)
 
 
-def test_counts_may_be_strings() -> None:
-    assert Experiment(epochs="7").epochs == 7
+def test_counts_may_be_strings_and_numpys() -> None:
+    assert Experiment(epochs="7").epochs == Experiment(epochs=np.int64(7)).epochs == 7
+    assert Experiment(protected_class=np.int64(3)).protected_class == 3
 
 
 @given(st.floats(0, 1e6, allow_nan=False))
 def test_a_number_and_its_text_name_the_same_run(value: float) -> None:
-    assert Experiment(gamma=value).run_id == Experiment(gamma=repr(value)).run_id
+    assert Experiment(eps=value) == Experiment(eps=repr(value))
+    method = f"CSE(gamma={value!r})"
+    assert Experiment(method=method) == Experiment(method=f"CSE(gamma='{value!r}')")
 
 
-def test_run_id_depends_on_what_shapes_the_result_and_on_nothing_else() -> None:
-    first = Experiment(method="CSE+ADV", protected_class=3)
-    assert first.run_id == Experiment(method="CSE+ADV", protected_class="3", runs="elsewhere", data_root="there").run_id
-    assert first.run_id.startswith("digits-CSE+ADV-p3-s0-")
-    changes = [{"seed": 1}, {"eps": 0.31}, {"cw_steps": 7}, {"gamma": 2}, {"bounded": True}, {"init_from": "runs/x"}]
-    assert len({Experiment(method="CSE+ADV", protected_class=3, **change).run_id for change in [{}, *changes]}) == 7
+def test_specs_are_held_in_their_shortest_form() -> None:
+    experiment = Experiment(
+        method="CSE( regulariser='minmax', gamma = 1.0 )",
+        model="lenet(kernels=6)",
+        attacks=" MIA ,FGSM,PGD(steps=40, restarts=2)",
+        adversary="PGD(step_size=0, steps=7)",
+        monitor="  ",
+    )
+    assert experiment.method == "CSE(regulariser=minmax)" and experiment.model == "lenet"
+    assert experiment.attacks == "MIA, FGSM, PGD(restarts=2)" and experiment.monitor == ""
+    assert experiment.adversary == Experiment().adversary
+    assert Experiment(**experiment.model_dump()) == experiment
 
 
-def test_names_cannot_leave_the_runs_folder() -> None:
-    assert "/" not in Experiment(protected_class="../../x", dataset="a b/c.npz").run_id
+def test_the_step_of_the_attack_inside_training_follows_eps_unless_it_is_given() -> None:
+    assert parse_adversary("PGD").options["step_size"] == 0
+    assert parse_adversary("PGD(step_size=0.01)").options["step_size"] == 0.01
+    assert parse_adversary("FGSM").options == {}
+    assert ATTACKS.parse("PGD").options["step_size"] == 0.01  # of evaluation, as the paper's
+
+
+RUN_ID = {"method": "CSE+ADV", "protected_class": 3}
+
+
+def test_run_id_depends_on_what_shapes_the_result_and_on_nothing_else(tmp_path: Path) -> None:
+    def run_id(**changes: object) -> str:
+        return Experiment(**RUN_ID | changes).identity().run_id
+
+    first = run_id()
+    assert first.startswith("digits-CSE+ADV-p3-s0-")
+    place = {"runs": "elsewhere", "data_root": str(tmp_path), "device": "cpu", "threads": 2}
+    assert run_id(protected_class="3", seed=0, eps="3/10", **place) == first
+    changes = [{"seed": 1}, {"eps": 0.31}, {"attacks": "CW(steps=7)"}, {"bounded": True}]
+    changes += [{"method": "CSE+ADV(gamma=2)"}, {"monitor": "PGD"}, {"protected_class": 4}]
+    assert len({first, *(run_id(**change) for change in changes)}) == 8
+
+
+def test_names_cannot_leave_the_runs_folder(tmp_path: Path) -> None:
+    file = stripes(tmp_path / "a b.npz", classes=("../../x", "y"))
+    run_id = Experiment(protected_class="../../x", dataset=file).identity().run_id
+    assert "/" not in run_id and run_id.startswith("a_b-CSA-p0-")
 
 
 def test_namespace_gives_parameters_and_refuses_what_is_none() -> None:
-    namespace = {"__name__": "x", "_private": 1, "In": [], "Out": {}, "json": json, "epochs": 3, "Path": Path}
-    assert Experiment.from_namespace(namespace).epochs == 3
+    namespace = {"__name__": "x", "_private": 1, "In": [], "Out": {}, "json": json, "epochs": 3}
+    namespace |= {"Path": Path, "np": np, "function": lambda: 0}
+    assert Experiment.from_namespace(namespace) == Experiment(epochs=3)
     with pytest.raises(InputError, match=r"^epoch: no such parameter"):
         Experiment.from_namespace(namespace | {"epoch": 3})
 
 
-def test_every_option_of_every_attack_is_a_parameter_with_its_default() -> None:
-    assert Experiment().attack_options(",".join(ATTACKS)) == ATTACKS
-    assert Experiment().attack_options(Experiment(attacks=" MIA , FGSM").attacks) == {"MIA": ATTACKS["MIA"], "FGSM": {}}
-    assert Experiment(pgd_steps=7).attack_options("PGD")["PGD"]["steps"] == 7
+@pytest.mark.parametrize("value", [np.int64(3), np.uint8(3), "3", 3])
+def test_a_namespaces_value_of_any_type_counts(value: object) -> None:
+    assert Experiment.from_namespace({"protected_class": value}).protected_class in (3, "3")
+    assert Experiment.from_namespace({"epochs": value}).epochs == 3
+
+
+@pytest.mark.parametrize("value", [np.arange(3), json, object(), {1, 2}, b"3", lambda: 0])
+def test_a_namespaces_value_that_is_none_is_refused_and_not_dropped(value: object) -> None:
+    with pytest.raises(InputError, match=r"^protected_class: "):
+        Experiment.from_namespace({"protected_class": value})
+
+
+def test_a_namespaces_recipe_holds_where_the_namespace_gives_nothing() -> None:
+    namespace = {"params": "mnist", "epochs": 2, "__name__": "notebook", "In": []}
+    assert Experiment.from_namespace(namespace) == Experiment(
+        **read_params("mnist") | {"epochs": 2}
+    )
+    with pytest.raises(InputError, match=r"^epoch: no such parameter"):
+        Experiment.from_namespace({"params": "mnist", "epoch": 2})
+
+
+def test_there_are_at_most_34_parameters_each_with_words_and_a_default() -> None:
+    assert len(Experiment.model_fields) <= 34
+    for field in Experiment.model_fields.values():
+        assert field.description and not field.is_required()
+
+
+def test_the_papers_attacks_are_the_default_whatever_is_added_later() -> None:
+    assert Experiment.model_fields["attacks"].default == "FGSM, PGD, CW, MIA, L2BIA, LinfBIA"
+    assert Experiment().attacks == Experiment.model_fields["attacks"].default
+    assert set(METHODS) >= {"STD", "ADV", "CSA", "CSA+L2", "CSE", "CSE+ADV"}
 
 
 def test_threat_model_and_recipe_carry_the_parameters() -> None:
-    experiment = Experiment(eps=0.1, norm="l2", space="pixel", bounded=True, lr=0.5, schedule="both")
+    experiment = Experiment(eps=0.1, norm="l2", space="pixel", bounded=True, lr=0.5)
     assert experiment.threat() == ThreatModel(0.1, "l2", "pixel", True)
-    assert (experiment.recipe().lr, experiment.recipe().schedule) == (0.5, "both")
+    values = {
+        "epochs": 3, "batch_size": 7, "optimizer": "adam", "lr": 0.5, "momentum": 0.3,
+        "halve_every": 2, "schedule": "both", "adversary": "PGD(steps=5, step_size=0.1)",
+    }  # fmt: skip
+    assert vars(Experiment(**values).recipe()) == values
 
 
-def small_npz(folder: Path, size: int = 12, classes: int = 3) -> str:
-    """Images whose class shows as the brightest of ``classes`` stripes."""
-    rng = np.random.default_rng(0)
-    arrays = {}
-    for split, count in (("train", 120), ("test", 30)):
-        y = np.arange(count) % classes
-        x = rng.uniform(0, 0.4, (count, size, size)).astype(np.float32)
-        for i, label in enumerate(y):
-            x[i, label * size // classes : (label + 1) * size // classes] += 0.5
-        arrays |= {f"x_{split}": x, f"y_{split}": y}
-    np.savez(folder / "stripes.npz", **arrays, classes=np.array(["top", "middle", "bottom"]))
-    return str(folder / "stripes.npz")
+def test_an_experiment_does_not_change() -> None:
+    with pytest.raises(Exception, match="frozen"):
+        Experiment().epochs = 3
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_runs_and_leaves_a_complete_folder(method: str, tmp_path: Path) -> None:
-    parameters = QUICK | {"dataset": small_npz(tmp_path), "method": method, "protected_class": "middle", "epochs": 2}
-    done = run(Experiment(**parameters, runs=str(tmp_path / "runs")))
-    result = read_run(done.folder)
-    assert result["parameters"] == done.experiment.model_dump(exclude={"data_root", "runs", "device", "threads"})
-    assert {row["attack"] for row in result["scores"]} == {"clean", "FGSM", "LinfBIA"}
-    assert len(done.history) == 2 and result["provenance"]["versions"]["advertorch"] == "0.2.3"
-    with np.load(done.folder / "predictions.npz") as kept:
-        assert kept["FGSM"].dtype == np.uint8 and len(kept["FGSM"]) == len(kept["labels"]) == 30
-    lines = [json.loads(line) for line in (done.folder / "progress.jsonl").read_text().splitlines()]
-    assert [line["stage"] for line in lines] == ["train"] * 2 + ["evaluate"] * 3
+def test_costs_come_from_eq_3_or_from_a_file_where_one_is_named(tmp_path: Path) -> None:
+    found = Experiment(cost=4).cost_table(STRIPES, 1)
+    np.testing.assert_array_equal(found, [[0, 4, 1], [4, 0, 4], [1, 4, 0]])
+    file = costs_csv(tmp_path / "costs.csv")
+    found = Experiment(cost_matrix=file, cost=4).cost_table(STRIPES, 1)
+    np.testing.assert_array_equal(found, 3 * (1 - np.eye(3)))
 
 
-def test_same_parameters_give_bit_equal_weights_and_scores(tmp_path: Path) -> None:
-    first, second = (run(Experiment(**QUICK, runs=str(tmp_path / name))) for name in ("a", "b"))
-    assert first.folder != second.folder
-    for name, value in first.model.state_dict().items():
-        assert torch.equal(value, second.model.state_dict()[name])
-    assert read_run(first.folder)["scores"] == read_run(second.folder)["scores"]
-    assert first.history.drop(columns="seconds").equals(second.history.drop(columns="seconds"))
+FILE = """
+import csnb
+
+@csnb.attack
+def Shift(target, x, y, *, by: float = 0.1):
+    return x + by
+
+@csnb.dataset
+def few(root, *, images: int = 4):
+    import numpy as np
+    y = np.arange(images) % 2
+    x = (y[:, None, None] * np.ones((images, 12, 12)))
+    arrays = {"x_train": x, "y_train": y, "x_test": x, "y_test": y}
+    return csnb.Dataset.from_arrays("few", arrays, ["dark", "bright"])
+"""
 
 
-def test_only_the_protected_class_is_attacked_where_asked(tmp_path: Path) -> None:
-    done = run(Experiment(**QUICK | {"attack_images": "protected", "protected_class": 4}, runs=str(tmp_path)))
-    attacked = done.scores[(done.scores["attack"] == "FGSM") & (done.scores["measure"] == "accuracy")]
-    assert attacked["class"].tolist() == ["4"]
-    assert attacked["total"].item() == int((done.data.y_test == 4).sum())
-
-
-def test_training_goes_on_from_another_runs_weights(tmp_path: Path) -> None:
-    start = run(Experiment(**QUICK | {"method": "STD", "attacks": "FGSM"}, runs=str(tmp_path)))
-    again = Run(Experiment(**QUICK | {"method": "CSE"}, init_from=str(start.folder), runs=str(tmp_path)))
-    for name, value in start.model.state_dict().items():
-        assert torch.equal(value, again.model.state_dict()[name])
-
-
-def test_costs_come_from_a_file_where_one_is_named(tmp_path: Path) -> None:
-    names = [str(i) for i in range(10)]
-    table = "\n".join(",".join([name, *("0" if name == other else "3" for other in names)]) for name in names)
-    (tmp_path / "costs.csv").write_text(",".join(["", *names]) + "\n" + table)
-    made = Run(Experiment(cost_matrix=str(tmp_path / "costs.csv"), runs=str(tmp_path / "runs")))
-    np.testing.assert_array_equal(made.costs, 3 * (1 - np.eye(10)))
-
-
-@pytest.mark.parametrize(
-    ("parameters", "message"),
-    [
-        ({"protected_class": 10}, r"^protected_class: 10 is not a class of digits; allowed: 0 to 9 or 0, 1"),
-        ({"protected_class": "cat"}, r"^protected_class: 'cat' is not a class of digits"),
-        ({"protected_class": -1}, r"^protected_class: -1 is not a class of digits"),
-        ({"dataset": "imagenet"}, r"^dataset: 'imagenet' is unknown"),
-        ({"dataset": "nothing.npz"}, r"^dataset: no file nothing.npz"),
-        ({"model": "resnet18"}, r"^model: resnet18 needs images of 32 pixels a side or more; digits has 1x28x28"),
-        ({"init_from": "nowhere"}, r"^init_from: nowhere/model.safetensors does not hold this model's weights"),
-        ({"cost_matrix": "nowhere.csv"}, r"^cost_matrix: nowhere.csv is not a readable CSV"),
-    ],
-)
-def test_what_cannot_run_is_refused_in_one_line_and_leaves_no_folder(
-    parameters: dict, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=message) as caught:
-        Run(Experiment(**parameters, runs=str(tmp_path / "runs")))
-    assert "\n" not in str(caught.value)
-    assert not (tmp_path / "runs").exists()
-
-
-def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
-    other = run(Experiment(**QUICK | {"attacks": "FGSM", "lenet_kernels": 5}, runs=str(tmp_path)))
-    with pytest.raises(InputError, match=r"^init_from: .*size mismatch") as caught:
-        Run(Experiment(**QUICK, init_from=str(other.folder), runs=str(tmp_path / "runs")))
-    assert "\n" not in str(caught.value)
-    assert not (tmp_path / "runs").exists()
-
-
-def test_a_run_that_fails_while_training_has_no_result(tmp_path: Path) -> None:
-    experiment = Experiment(**QUICK | {"lr": 1e9, "epochs": 5}, runs=str(tmp_path))
-    with pytest.raises(InputError, match=r"^lr: "):
-        run(experiment)
-    assert not (tmp_path / experiment.run_id / "result.json").exists()
-
-
-def test_running_again_takes_the_old_result_away_first(tmp_path: Path) -> None:
-    experiment = Experiment(**QUICK, runs=str(tmp_path))
-    finished = run(experiment)
-    Run(experiment)
-    assert not (finished.folder / "result.json").exists()
-
-
-def test_watching_an_attack_records_each_epoch_and_changes_nothing_of_the_training(tmp_path: Path) -> None:
-    alone = run(Experiment(**QUICK | {"epochs": 2, "attacks": "LinfBIA"}, runs=str(tmp_path)))
-    watched = run(
-        Experiment(**QUICK | {"epochs": 2, "attacks": "LinfBIA"}, monitor="LinfBIA", monitor_images=999, runs=str(tmp_path))
+def test_an_experiment_comes_back_from_its_result(tmp_path: Path) -> None:
+    folder = tmp_path / "a, b"
+    folder.mkdir()
+    for name in ("mine.py", "notmine.py"):
+        (folder / name).write_text(FILE)
+    made = Experiment(
+        dataset=f"'{folder}/mine.py':few(images=6)",
+        attacks=f"PGD(steps=3), '{folder}/mine.py':Shift(by=0.2), '{folder}/notmine.py':Shift",
+        cost_matrix=costs_csv(tmp_path / "costs.csv", classes=("dark", "bright")),
+        protected_class="bright",
+        eps=0.1,
     )
-    for name, value in read_weights(alone.folder).items():
-        np.testing.assert_array_equal(value, read_weights(watched.folder)[name])
-    last, average = watched.history.iloc[-1], watched.scores[watched.scores["measure"] == "average"].set_index("attack")
-    correct = average["correct"] / average["total"]  # all test images are fewer than 999
-    assert last["test_accuracy"] == correct["clean"] and last["robust_accuracy"] == correct["LinfBIA"]
-    assert "robust_accuracy" not in alone.history and len(watched.history) == 2
+    identity = made.identity()
+    assert identity.parameters["dataset"] == "mine.py:few(images=6)"
+    attacks = "PGD(steps=3), mine.py:Shift(by=0.2), notmine.py:Shift"
+    assert identity.parameters["attacks"] == attacks
+    again = Experiment.of_result(json.loads(json.dumps(identity.to_json())))
+    assert again.identity() == identity
+    assert again.model_dump(exclude=PLACE) == made.model_dump(exclude=PLACE)
 
 
-def test_a_run_is_found_where_it_is_complete_and_made_where_it_is_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    experiment = Experiment(**QUICK, runs=str(tmp_path / "runs"))
-    folder = find_or_run(experiment)
-    assert folder == tmp_path / "runs" / experiment.run_id and capsys.readouterr().out == f"ran {experiment.run_id}\n"
-    made = (folder / "result.json").stat().st_mtime_ns
-    assert find_or_run(experiment) == folder and (folder / "result.json").stat().st_mtime_ns == made
-    assert capsys.readouterr().out.startswith(f"read {experiment.run_id} (commit ")
-
-    monkeypatch.setattr("csnb.experiment.RESULTS", tmp_path / "runs")  # committed with csnb
-    elsewhere = Experiment(**QUICK, runs=str(tmp_path / "elsewhere"), threads=1)
-    assert find_or_run(elsewhere) == folder and not (tmp_path / "elsewhere").exists()
-
-    (folder / "history.csv").write_text("")
-    assert find_or_run(elsewhere) == tmp_path / "elsewhere" / experiment.run_id
-
-
-def test_a_runs_folder_depends_on_what_shapes_the_result_alone() -> None:
-    plain = Experiment()
-    assert plain.run_id == Experiment(seed=0, eps="3/10", threads=2, runs="elsewhere", device="cpu").run_id
-    assert len({plain.run_id, Experiment(seed=1).run_id, Experiment(eps=0.31).run_id, Experiment(monitor="PGD").run_id}) == 4
-
-
-def test_a_run_s_model_loads_as_it_was(tmp_path: Path) -> None:
-    done = run(Experiment(runs=str(tmp_path), **QUICK))
-    model = load_model(done.folder, done.data)
-    assert not model.training
-    assert torch.equal(model(done.data.x_test), done.model(done.data.x_test))
+def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.py").write_text(FILE)
+    attacks = f"{tmp_path}/a/mine.py:Shift, {tmp_path}/b/mine.py:Shift(by=3)"
+    with pytest.raises(InputError, match=r"mine\.py: .* and .*; allowed: different names"):
+        Experiment(attacks=attacks).identity()

@@ -9,11 +9,22 @@ from hypothesis import strategies as st
 from scipy.special import entr, expit
 from torch import Tensor
 
-from csnb.losses import example_loss, expected_cost, fuzziness, l1_minus_l2, l2_norm, minmax_fuzziness
+from csnb.losses import (
+    example_loss,
+    expected_cost,
+    fuzziness,
+    l1_minus_l2,
+    l2_norm,
+    minmax_fuzziness,
+)
 
-LOGITS = torch.tensor([[1.0, 2, 5], [4, 4, 2]], dtype=torch.float64).log()  # softmax: 1/8, 2/8, 5/8 and .4, .4, .2
+LOGITS = torch.tensor(
+    [[1.0, 2, 5], [4, 4, 2]], dtype=torch.float64
+).log()  # softmax: 1/8, 2/8, 5/8 and .4, .4, .2
 LABELS = torch.tensor([2, 0])
-COSTS = torch.tensor([[0.0, 2, 5], [3, 0, 7], [1, 4, 0]], dtype=torch.float64)  # row predicted, column true
+COSTS = torch.tensor(
+    [[0.0, 2, 5], [3, 0, 7], [1, 4, 0]], dtype=torch.float64
+)  # row predicted, column true
 LN2, LN3 = math.log(2), math.log(3)
 FINITE = st.floats(-30, 30, allow_nan=False)
 
@@ -23,7 +34,8 @@ def tensor(*values: float, dtype: torch.dtype = torch.float64) -> Tensor:
 
 
 def test_the_expected_cost_weighs_the_column_of_the_true_class() -> None:
-    # true class 2: 5/8 of nothing, 1/8 of C[0, 2] = 5, 2/8 of C[1, 2] = 7; true class 0: .4 of C[1, 0] = 3, .2 of C[2, 0] = 1
+    # true class 2: 5/8 of nothing, 1/8 of C[0, 2] = 5, 2/8 of C[1, 2] = 7
+    # true class 0: .4 of C[1, 0] = 3, .2 of C[2, 0] = 1
     torch.testing.assert_close(expected_cost(LOGITS, LABELS, COSTS), tensor(19 / 8, 1.4))
 
 
@@ -47,7 +59,9 @@ def test_with_all_costs_one_the_chance_of_being_wrong_remains() -> None:
 
 def test_the_expected_cost_of_a_certain_prediction_is_that_mistakes_cost() -> None:
     logits = torch.tensor([[0.0, 0, 1e4], [1e4, 0, 0]])
-    torch.testing.assert_close(expected_cost(logits, torch.tensor([1, 0]), COSTS.float()), torch.tensor([4.0, 0.0]))
+    torch.testing.assert_close(
+        expected_cost(logits, torch.tensor([1, 0]), COSTS.float()), torch.tensor([4.0, 0.0])
+    )
 
 
 def test_fuzziness_is_largest_at_no_weight_and_vanishes_at_large_ones() -> None:
@@ -70,7 +84,9 @@ def test_minmax_fuzziness_vanishes_at_no_weight_and_at_large_ones() -> None:
         (minmax_fuzziness, math.log(9), 1 / 5),
     ],
 )
-def test_fuzziness_in_closed_form(regulariser: Callable[[list[Tensor]], Tensor], weight: float, rho: float, sign: int) -> None:
+def test_fuzziness_in_closed_form(
+    regulariser: Callable[[list[Tensor]], Tensor], weight: float, rho: float, sign: int
+) -> None:
     expected = -(rho * math.log(rho) + (1 - rho) * math.log(1 - rho))
     assert regulariser([tensor(sign * weight)]).item() == pytest.approx(expected, rel=1e-12)
 
@@ -79,7 +95,9 @@ def test_minmax_fuzziness_is_largest_where_rho_is_half() -> None:
     weights = torch.linspace(-8, 8, 401, dtype=torch.float64)
     values = [minmax_fuzziness([w.view(1)]).item() for w in weights]
     assert max(values) <= LN2 + 1e-12
-    assert abs(weights[int(np.argmax(values))]).item() == pytest.approx(LN3, abs=0.03)  # the grid's step is 0.04
+    assert abs(weights[int(np.argmax(values))]).item() == pytest.approx(
+        LN3, abs=0.03
+    )  # the grid's step is 0.04
 
 
 @settings(max_examples=60, deadline=None)
@@ -92,7 +110,9 @@ def test_both_fuzzinesses_are_mean_binary_entropies(values: list[float]) -> None
 
 
 @pytest.mark.parametrize("regulariser", [fuzziness, minmax_fuzziness])
-def test_fuzziness_averages_over_all_elements_and_not_over_layers(regulariser: Callable[[list[Tensor]], Tensor]) -> None:
+def test_fuzziness_averages_over_all_elements_and_not_over_layers(
+    regulariser: Callable[[list[Tensor]], Tensor],
+) -> None:
     layers = [torch.full((2, 1, 3), 0.5), torch.full((1, 2), -LN3)]
     a, b = (regulariser([layer]).item() for layer in layers)
     assert regulariser(layers).item() == pytest.approx((6 * a + 2 * b) / 8, rel=1e-6)
@@ -135,7 +155,9 @@ def test_fuzziness_and_its_gradient_are_finite_from_no_weight_to_100(
 def test_l1_minus_l2_is_summed_per_layer() -> None:
     # 3 + 4 - 5 = 2 and 2 + 3 + 6 - 7 = 4; over both at once it would be 18 - sqrt(74)
     assert l1_minus_l2([tensor(3.0, -4.0)]).item() == pytest.approx(2, rel=1e-12)
-    assert l1_minus_l2([tensor(3.0, -4.0), tensor(2.0, -3.0, 6.0).view(3, 1)]).item() == pytest.approx(6, rel=1e-12)
+    assert l1_minus_l2(
+        [tensor(3.0, -4.0), tensor(2.0, -3.0, 6.0).view(3, 1)]
+    ).item() == pytest.approx(6, rel=1e-12)
 
 
 def test_l1_minus_l2_of_one_weight_is_zero() -> None:
@@ -143,12 +165,16 @@ def test_l1_minus_l2_of_one_weight_is_zero() -> None:
 
 
 def test_the_l2_norm_is_that_of_all_parameters_together() -> None:
-    assert l2_norm([tensor(2.0, -3.0).view(2, 1), tensor(6.0)]).item() == pytest.approx(7, rel=1e-12)  # sqrt(4 + 9 + 36)
+    assert l2_norm([tensor(2.0, -3.0).view(2, 1), tensor(6.0)]).item() == pytest.approx(
+        7, rel=1e-12
+    )  # sqrt(4 + 9 + 36)
     assert l2_norm(iter([tensor(3.0), tensor(-4.0)])).item() == pytest.approx(5, rel=1e-12)
 
 
 @pytest.mark.parametrize("norm", [l1_minus_l2, l2_norm])
-def test_a_layer_of_zeros_leaves_the_gradient_of_a_norm_finite(norm: Callable[[list[Tensor]], Tensor]) -> None:
+def test_a_layer_of_zeros_leaves_the_gradient_of_a_norm_finite(
+    norm: Callable[[list[Tensor]], Tensor],
+) -> None:
     weights = [tensor(0.0, 0.0).requires_grad_(), tensor(1.0, 2.0).requires_grad_()]
     norm(weights).backward()
     assert all(w.grad.isfinite().all() for w in weights)
@@ -156,7 +182,10 @@ def test_a_layer_of_zeros_leaves_the_gradient_of_a_norm_finite(norm: Callable[[l
 
 @pytest.mark.parametrize("regulariser", [fuzziness, minmax_fuzziness, l1_minus_l2, l2_norm])
 def test_gradients_of_the_regularisers(regulariser: Callable[[list[Tensor]], Tensor]) -> None:
-    layers = [tensor(0.3, -0.9, 2.5, -4.0).view(2, 2).requires_grad_(), tensor(1.4, -0.2).requires_grad_()]
+    layers = [
+        tensor(0.3, -0.9, 2.5, -4.0).view(2, 2).requires_grad_(),
+        tensor(1.4, -0.2).requires_grad_(),
+    ]
     assert torch.autograd.gradcheck(lambda *weights: regulariser(list(weights)), layers)
 
 

@@ -10,7 +10,9 @@ from csnb.params import read_params
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def test_a_recipe_is_found_by_name_in_any_folder_and_by_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recipe_is_found_by_name_in_any_folder_and_by_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert read_params("mnist") == read_params(ROOT / "params" / "mnist.yaml")
     assert read_params("mnist")["dataset"] == "mnist"
@@ -21,12 +23,19 @@ def test_a_recipe_is_found_by_name_in_any_folder_and_by_path(tmp_path: Path, mon
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("mnits", None, "params: no file 'mnits'; allowed: the path of a YAML file or cifar10, cifar100, digits, "),
+        (
+            "mnits",
+            None,
+            "params: no file 'mnits'; allowed: cifar10, cifar100, digits, fashion_mnist, mnist, or "
+            "a path; did you mean mnist?",
+        ),
         ("own.yaml", "[1, 2]", "own.yaml: holds list; allowed: names with values"),
         ("own.yaml", "a: [", "own.yaml: cannot be read (while parsing"),
     ],
 )
-def test_no_recipe_is_refused_in_one_line(name: str, content: str | None, message: str, tmp_path: Path, monkeypatch) -> None:
+def test_no_recipe_is_refused_in_one_line(
+    name: str, content: str | None, message: str, tmp_path: Path, monkeypatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     if content is not None:
         Path(name).write_text(content)
@@ -36,7 +45,9 @@ def test_no_recipe_is_refused_in_one_line(name: str, content: str | None, messag
 
 
 def test_a_namespace_s_recipe_holds_where_the_namespace_gives_nothing() -> None:
-    experiment = Experiment.from_namespace({"params": "mnist", "epochs": 2, "__name__": "notebook", "In": []})
+    experiment = Experiment.from_namespace(
+        {"params": "mnist", "epochs": 2, "__name__": "notebook", "In": []}
+    )
     assert experiment == Experiment(**read_params("mnist") | {"epochs": 2})
     with pytest.raises(InputError, match=r"^epoch: no such parameter"):
         Experiment.from_namespace({"params": "mnist", "epoch": 2})

@@ -1,0 +1,163 @@
+"""A data set in memory, and arrays of many shapes turned into one."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from csnb.errors import InputError, choices
+
+
+@dataclass(frozen=True, repr=False)
+class Dataset:
+    """Images and labels of one data set, in memory.
+
+    ``x_train`` and ``x_test``: float32, (N, C, H, W), pixels in [0, 1].
+    ``y_train`` and ``y_test``: int64, (N,), in 0..m-1 for the m names in ``classes``.
+    ``mean`` and ``std``: per channel, of the normalisation that the model's first layer applies.
+    ``known``: `digests` of pixels that are computed, and may differ by a rounding between machines.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    x_train: Tensor
+    y_train: Tensor
+    x_test: Tensor
+    y_test: Tensor
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    known: Mapping[str, str] | None = None
+
+    def __repr__(self) -> str:
+        return (
+            f"Dataset({self.name}: {len(self.x_train)} training and {len(self.x_test)} test images "
+            f"of {'x'.join(map(str, self.image_shape))}, {len(self.classes)} classes)"
+        )
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width)."""
+        return tuple(self.x_train.shape[1:])
+
+    def class_index(self, label: int | str) -> int:
+        """See `class_index`."""
+        return class_index(label, self.classes, self.name)
+
+    def digests(self) -> dict[str, str]:
+        """What training sees (images, labels, normalisation) and what testing does, as 16 hex
+        digits each.
+        """
+        if self.known is not None:
+            return dict(self.known)
+        return {
+            "train": _digest(repr((self.mean, self.std)).encode(), self.x_train, self.y_train),
+            "test": _digest(b"", self.x_test, self.y_test),
+        }
+
+    @classmethod
+    def from_arrays(
+        cls,
+        name: str,
+        arrays: Mapping[str, np.ndarray],
+        classes: Sequence[str],
+        *,
+        normalisation: tuple[Sequence[float], Sequence[float]] | None = None,
+    ) -> Self:
+        """From ``x_train, y_train, x_test, y_test``.
+
+        Pixels uint8, or floats in [0, 1]; labels 0..m-1.
+
+        Images are shaped (N, H, W), (N, H, W, C) or (N, C, H, W), C = 1 or 3. ``normalisation``:
+        mean and deviation of each channel; default: those of the training pixels, to 4 digits.
+        Raises InputError.
+        """
+        tensors = {}
+        for split in ("train", "test"):
+            x, y = arrays[f"x_{split}"], np.asarray(arrays[f"y_{split}"])
+            tensors[f"x_{split}"] = images = images_nchw(x, f"{name}: x_{split}")
+            if len(images) != len(y):
+                raise InputError(
+                    f"{name}: x_{split} holds {len(images)} images but y_{split} {len(y)} labels"
+                )
+            if y.min() < 0 or y.max() >= len(classes):
+                raise InputError(
+                    f"{name}: y_{split} holds labels {y.min()} to {y.max()}; "
+                    f"allowed: 0 to {len(classes) - 1}, one per class"
+                )
+            tensors[f"y_{split}"] = torch.from_numpy(y.astype(np.int64))
+        shapes = [tuple(tensors[f"x_{split}"].shape[1:]) for split in ("train", "test")]
+        if shapes[0] != shapes[1]:
+            raise InputError(
+                f"{name}: x_train's images are {shapes[0]} but x_test's {shapes[1]} (C, H, W)"
+            )
+        mean, std = normalisation or _measured(tensors["x_train"])
+        if min(std) <= 0:
+            raise InputError(
+                f"{name}: a channel of x_train has one value only; allowed: images that differ"
+            )
+        return cls(Path(name).stem, tuple(classes), mean=tuple(mean), std=tuple(std), **tensors)
+
+
+def class_index(label: int | str, classes: Sequence[str], name: str) -> int:
+    """The index of a class given by name (a text that is one) or by index. Raises InputError."""
+    if isinstance(label, str) and label in classes:
+        return list(classes).index(label)
+    text = str(label)
+    if text.isdecimal() and int(text) < len(classes):
+        return int(text)
+    names = choices(text, classes).removeprefix("allowed: ")
+    raise InputError(
+        f"protected_class: {label!r} is not a class of {name}; "
+        f"allowed: 0 to {len(classes) - 1} or {names}"
+    )
+
+
+def images_nchw(x: np.ndarray, where: str) -> Tensor:
+    """Images of any layout, uint8 or floats in [0, 1] -> float32 (N, C, H, W) in [0, 1].
+
+    Layouts: (N, H, W), (N, H, W, C), (N, C, H, W). ``where``: what they are called in an error.
+    """
+    if x.ndim == 3:
+        x = x[:, None]
+    elif x.ndim == 4 and x.shape[3] in (1, 3) and x.shape[1] not in (1, 3):
+        x = x.transpose(0, 3, 1, 2)
+    if x.ndim != 4 or x.shape[1] not in (1, 3) or not x.size:
+        raise InputError(
+            f"{where} is {described(x)}; "
+            "needed: (N, H, W), (N, H, W, C) or (N, C, H, W), C = 1 or 3"
+        )
+    if x.dtype == np.uint8:
+        return torch.from_numpy(np.ascontiguousarray(x)).float().div_(255)
+    if x.dtype.kind != "f":
+        raise InputError(f"{where} is {described(x)}; needed: uint8, or floats in [0, 1]")
+    if not np.isfinite(x).all():
+        wrong = np.count_nonzero(~np.isfinite(x))
+        raise InputError(f"{where} holds {wrong} pixels that are not finite; allowed: [0, 1]")
+    if x.min() < 0 or x.max() > 1:
+        raise InputError(
+            f"{where} holds pixels from {x.min():g} to {x.max():g}; allowed: [0, 1], or uint8"
+        )
+    return torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))
+
+
+def described(x: np.ndarray) -> str:
+    """Type and shape of an array."""
+    return f"{x.dtype} shaped {tuple(x.shape)}"
+
+
+def _measured(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    mean, std = (f(x, (0, 2, 3)).tolist() for f in (torch.mean, torch.std))
+    return tuple(round(v, 4) for v in mean), tuple(round(v, 4) for v in std)
+
+
+def _digest(start: bytes, *tensors: Tensor) -> str:
+    digest = hashlib.sha256(start)
+    for tensor in tensors:
+        digest.update(repr(tuple(tensor.shape)).encode())
+        digest.update(tensor.contiguous().numpy())
+    return digest.hexdigest()[:16]

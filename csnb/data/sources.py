@@ -1,0 +1,239 @@
+"""Where data sets come from: csnb's own by name, an ``.npz``, or a function in somebody's file."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from csnb.data.dataset import Dataset, described
+from csnb.errors import InputError, choices, one_line
+from csnb.paths import resolve
+from csnb.spec import DATASETS, Spec, dataset
+
+# Table I: mean and standard deviation per channel, as printed.
+TABLE1: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "mnist": ((0.1307,), (0.3081,)),
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "cifar100": ((0.5070, 0.4865, 0.4409), (0.2673, 0.2564, 0.2761)),
+}
+FOLDERS = {  # where torchvision puts them
+    "mnist": "MNIST",
+    "fashion_mnist": "FashionMNIST",
+    "cifar10": "cifar-10-batches-py",
+    "cifar100": "cifar-100-python",
+}
+KNOWN = json.loads(Path(__file__).with_name("known.json").read_text(encoding="utf-8"))
+NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")
+TEN = tuple("0123456789")
+
+
+@dataset(source="scikit-learn")
+def digits(root: Path) -> Dataset:
+    """Handwritten digits enlarged to 28x28, 2/3 for training; embedded in scikit-learn."""
+    import torch
+    from sklearn.datasets import load_digits  # here: it takes most of a second to import
+    from sklearn.model_selection import train_test_split
+    from torch.nn.functional import interpolate
+
+    raw = load_digits()
+    small = torch.from_numpy(raw.images / 16.0).float().unsqueeze(1)  # (1797, 1, 8, 8)
+    x = interpolate(small, size=(28, 28), mode="bilinear", align_corners=False).numpy()
+    train, test = train_test_split(
+        np.arange(len(x)), test_size=1 / 3, random_state=0, stratify=raw.target
+    )
+    y = raw.target
+    arrays = dict(zip(NPZ_KEYS, (x[train], y[train], x[test], y[test]), strict=True))
+    return replace(Dataset.from_arrays("digits", arrays, TEN), known=KNOWN["digits"]["digests"])
+
+
+@dataset(source="LeCun et al. 1998")
+def mnist(root: Path) -> Dataset:
+    """60,000 + 10,000 handwritten digits, 28x28 grey."""
+    return _from_torchvision("mnist", "MNIST", root, TEN)
+
+
+@dataset(source="Xiao et al. 2017")
+def fashion_mnist(root: Path) -> Dataset:
+    """60,000 + 10,000 pieces of clothing, 28x28 grey."""
+    return _from_torchvision("fashion_mnist", "FashionMNIST", root)
+
+
+@dataset(source="Krizhevsky 2009")
+def cifar10(root: Path) -> Dataset:
+    """50,000 + 10,000 photographs of ten things, 32x32 colour."""
+    return _from_torchvision("cifar10", "CIFAR10", root)
+
+
+@dataset(source="Krizhevsky 2009")
+def cifar100(root: Path) -> Dataset:
+    """50,000 + 10,000 photographs of a hundred things, 32x32 colour."""
+    return _from_torchvision("cifar100", "CIFAR100", root)
+
+
+def load_dataset(name: str, root: str | Path | None = None) -> Dataset:
+    """Load a data set by name, or anyone's. Raises InputError.
+
+    ``name``: one of `DATASETS` (a copy under ``root`` is used, else torchvision downloads one), the
+    path of an ``.npz``, the name of one in ``root``, or ``"file.py:function"``, decorated with
+    ``csnb.dataset``, which takes the root and returns a `Dataset`. ``root``: folder; default
+    ``$CSNB_DATA``, else ``data``.
+
+    An ``.npz`` holds ``x_train, y_train, x_test, y_test`` and, optionally, the class names
+    ``classes``. Images are uint8, or floating point in [0, 1]; shaped (N, H, W), (N, H, W, C) or
+    (N, C, H, W) with C = 1 or 3.
+    """
+    file = npz_file(name, root)
+    if file is not None:
+        return _from_npz(file, Path(name).stem)
+    made = find_source(name, root)(data_folder(root))
+    if not isinstance(made, Dataset):
+        raise InputError(f"dataset: {name} gives a {type(made).__name__}; allowed: csnb.Dataset")
+    return made
+
+
+def data_folder(root: str | Path | None = None) -> Path:
+    """The folder of the data sets: ``root``, else ``$CSNB_DATA``, else ``data``."""
+    return resolve(root or os.environ.get("CSNB_DATA") or "data")
+
+
+def npz_file(name: str, root: str | Path | None = None) -> Path | None:
+    """The ``.npz`` that ``name`` means: a path, or a name in ``root``; None where it means none."""
+    if name.endswith(".npz"):
+        path = Path(name).expanduser()
+        if not path.is_file():
+            raise InputError(f"dataset: no file {path}")
+        return path.absolute()
+    own = data_folder(root) / f"{name}.npz"
+    return own if name != "digits" and own.is_file() else None
+
+
+def find_source(name: str, root: str | Path | None = None) -> Spec:
+    """The function that makes the data set ``name``. Raises InputError."""
+    if ":" not in name and name.partition("(")[0].strip() not in DATASETS:
+        raise InputError(
+            f"dataset: {name!r} is unknown and {data_folder(root) / name}.npz does not exist; "
+            f"{choices(name, DATASETS, 'an .npz, or file.py:function')}"
+        )
+    return DATASETS.parse(name)
+
+
+@dataclass(frozen=True)
+class Description:
+    """What can be said of a data set without its images: class names, `Dataset.digests`."""
+
+    classes: tuple[str, ...]
+    digests: dict[str, str]
+
+
+def describe(name: str, root: str | Path | None = None) -> Description:
+    """A data set's classes and digests.
+
+    It is loaded once for each state of its files. Raises InputError.
+
+    Of a data set of csnb's that is not at hand, or needs no files, what ``known.json`` says:
+    nothing is downloaded.
+    """
+    file = npz_file(name, root)
+    if file is not None:
+        return _loaded(name, str(data_folder(root)), _state([file]))
+    source = find_source(name, root)
+    folder = data_folder(root) / FOLDERS.get(name, "no files")
+    if name in KNOWN and not folder.is_dir():
+        return Description(tuple(KNOWN[name]["classes"]), KNOWN[name]["digests"])
+    files = list(folder.rglob("*")) if name in FOLDERS else []
+    return _loaded(name, str(data_folder(root)), (source.entry.digest, *_state(files)))
+
+
+def _state(files: Iterable[Path]) -> tuple[object, ...]:
+    return tuple((str(f), s.st_size, s.st_mtime_ns) for f in sorted(files) for s in [f.stat()])
+
+
+@lru_cache(maxsize=64)
+def _loaded(name: str, root: str, state: object) -> Description:
+    data = load_dataset(name, root)
+    return Description(data.classes, data.digests())
+
+
+def _from_torchvision(name: str, kind: str, folder: Path, classes: tuple[str, ...] = ()) -> Dataset:
+    import torchvision  # here: csnb --help does without
+
+    make = getattr(torchvision.datasets, kind)
+    try:
+        train, test = (_split(make, folder, FOLDERS[name], train) for train in (True, False))
+    except Exception as error:  # torchvision raises anything from URLError to UnpicklingError
+        raise InputError(
+            f"dataset: {name} could not be read or downloaded in {folder} ({one_line(error)}); "
+            "put a copy there or name its folder in CSNB_DATA"
+        ) from None
+    values = (train.data, train.targets, test.data, test.targets)
+    arrays = {key: np.asarray(value) for key, value in zip(NPZ_KEYS, values, strict=True)}
+    names = classes or tuple(train.classes)
+    return Dataset.from_arrays(name, arrays, names, normalisation=TABLE1.get(name))
+
+
+def _split(make: Any, folder: Path, subfolder: str, train: bool) -> Any:
+    """A copy that is there is used; else one is downloaded, aside, and nothing else is touched."""
+    try:
+        return make(folder, train=train, download=False)
+    except RuntimeError as error:
+        if "download=True" not in str(error):  # a copy is there, but broken
+            raise
+        made = [p for p in (folder, *folder.parents) if not p.exists()]
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(dir=folder) as temporary:
+                make(temporary, train=train, download=True)
+                shutil.copytree(Path(temporary, subfolder), folder / subfolder, dirs_exist_ok=True)
+            return make(folder, train=train, download=False)
+        except BaseException:
+            for empty in made:  # what others put there meanwhile stays
+                try:
+                    empty.rmdir()
+                except OSError:
+                    break
+            raise
+
+
+def _from_npz(file: Path, name: str) -> Dataset:
+    try:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in archive.files}
+        strange = [key for key, value in arrays.items() if not isinstance(value, np.ndarray)]
+        if strange:
+            raise ValueError(f"{strange[0]} is not an array")
+    except Exception as error:  # numpy, zipfile and zlib raise types of their own
+        raise InputError(f"{file}: not a readable .npz ({one_line(error)})") from None
+    missing = [key for key in NPZ_KEYS if key not in arrays]
+    if missing:
+        raise InputError(f"{file}: no {', '.join(missing)}; needed: {', '.join(NPZ_KEYS)}")
+    for key in ("y_train", "y_test"):
+        y = arrays[key]
+        if y.ndim != 1 or y.dtype.kind not in "iu" or not len(y):
+            raise InputError(
+                f"{file}: {key} is {described(y)}; needed: integers shaped (N,), N > 0"
+            )
+    normalisation = TABLE1.get(name)
+    if normalisation and len(normalisation[0]) != (3 if arrays["x_train"].ndim == 4 else 1):
+        normalisation = None  # a user's file that happens to bear a name of Table I
+    classes = _classes(file, arrays)
+    return Dataset.from_arrays(str(file), arrays, classes, normalisation=normalisation)
+
+
+def _classes(file: Path, arrays: dict[str, np.ndarray]) -> tuple[str, ...]:
+    """The names in an ``.npz``, or the numbers of the labels."""
+    top = int(arrays["y_train"].max())
+    if "classes" not in arrays and top >= 2**16:
+        raise InputError(f"{file}: y_train holds label {top}; allowed: 0 to 65535")
+    names = arrays["classes"] if "classes" in arrays else np.arange(top + 1)
+    if names.ndim != 1 or len(set(names.tolist())) != len(names):
+        raise InputError(
+            f"{file}: classes is {described(names)}; needed: one distinct name per class"
+        )
+    return tuple(str(name) for name in names)

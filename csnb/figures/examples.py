@@ -1,0 +1,82 @@
+"""Images before and after an attack."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import matplotlib.pyplot as plt
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from csnb.figures.style import ORANGE, plain
+
+if TYPE_CHECKING:
+    import ipywidgets
+
+
+def adversarial_examples(
+    clean: Tensor,
+    adversarial: Tensor,
+    predicted: Sequence[str],
+    adversarial_predicted: Sequence[str],
+    *,
+    title: str = "",
+) -> Figure:
+    """Rows of images (B, C, H, W): clean, adversarial, and their difference around grey.
+
+    ``predicted`` and ``adversarial_predicted``: what the model says of each; a changed answer is
+    bold. The difference is magnified so that the largest fills the range. Adversarial pixels
+    outside [0, 1] are shown clipped.
+    """
+    delta = adversarial - clean
+    gain = 0.5 / max(float(delta.abs().max()), 1e-12)
+    rows = (clean, adversarial, 0.5 + gain * delta)
+    size = (1.1 * len(clean), 4.2 + 0.3 * bool(title))
+    figure, axes = plt.subplots(3, len(clean), figsize=size, squeeze=False, layout="constrained")
+    for row, images in enumerate(rows):
+        shown = torch.clamp(images.detach(), 0, 1).cpu().permute(0, 2, 3, 1).numpy()
+        for ax, image in zip(axes[row], shown, strict=True):
+            ax.imshow(image.squeeze(-1), cmap="gray", vmin=0, vmax=1)
+            ax.set(xticks=[], yticks=[])
+    for column, (before, after) in enumerate(zip(predicted, adversarial_predicted, strict=True)):
+        axes[0, column].set_title(plain(before), fontsize=9)
+        changed = {"color": ORANGE, "fontweight": "bold"} if after != before else {}
+        axes[1, column].set_title(plain(after), fontsize=9, **changed)
+    for row, label in enumerate(("clean", "adversarial", f"difference x{gain:.3g}")):
+        axes[row, 0].set_ylabel(label, fontsize=8)
+    if title:
+        figure.suptitle(plain(title), fontsize=10)
+    return figure
+
+
+def eps_slider(
+    clean: Tensor,
+    predicted: Sequence[str],
+    attacked: Mapping[float, tuple[Tensor, Sequence[str]]],
+    *,
+    start: float | None = None,
+    title: str = "",
+) -> "ipywidgets.Widget":
+    """`adversarial_examples` under a slider for eps.
+
+    ``clean``: images (B, C, H, W), ``predicted``: what the model says of each. ``attacked``: the
+    adversarial images (B, C, H, W) and what the model says of them, by eps in rising order.
+    ``start``: the eps shown first; default: the first.
+    """
+    import ipywidgets
+
+    def show(eps: float) -> None:
+        images, names = attacked[eps]
+        adversarial_examples(
+            clean, images, predicted, names, title=f"{title}, eps {eps:.3g}".lstrip(", ")
+        )
+        plt.show()
+
+    options = [(f"{eps:.3g}", eps) for eps in attacked]
+    nearest = (
+        min(attacked, key=lambda eps: abs(eps - start)) if start is not None else options[0][1]
+    )
+    slider = ipywidgets.SelectionSlider(
+        options=options, value=nearest, description="eps", continuous_update=False
+    )
+    return ipywidgets.interactive(show, eps=slider)

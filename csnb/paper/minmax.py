@@ -1,0 +1,127 @@
+"""The Min-Max property of section III-C in numbers: small and large weights, and models' order."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+
+from csnb.paper.tables import accuracies
+from csnb.statistics import difference, wilson
+
+NEAR = (0.01, 0.05, 0.1)  # |w| below this is near zero; so is |w| below this part of the largest
+STEEPEST = 0.22387  # largest |d/dw| of one term of Eq. 8: |w| rho (1 - rho), at |w| = 1.543
+
+
+def near_zero(size: np.ndarray) -> dict[str, np.ndarray]:
+    """How many of the magnitudes ``size`` (..., N) are near zero, by each threshold: (...,)."""
+    top = size.max(-1, keepdims=True)
+    absolute = {f"|w| < {t:g}": (size < t).sum(-1) for t in NEAR}
+    return absolute | {f"|w| < {t:g} max|w|": (size < t * top).sum(-1) for t in NEAR}
+
+
+def large(size: np.ndarray) -> dict[str, np.ndarray]:
+    """Mean, least and largest of the largest tenth of the magnitudes ``size`` (..., N): (...,)."""
+    tenth = np.sort(size, -1)[..., -max(1, size.shape[-1] // 10) :]
+    return {
+        "mean of the largest tenth": tenth.mean(-1),
+        "least of the largest tenth": tenth[..., 0],
+        "largest": tenth[..., -1],
+    }
+
+
+def measures(weights: pd.DataFrame) -> pd.DataFrame:
+    """`near_zero` and `large` of each model: a row per measure, a column per model.
+
+    ``weights``: (N, models), a column per model.
+    """
+    return pd.DataFrame({name: _measure(size) for name, size in weights.abs().items()}).astype(
+        float
+    )
+
+
+def compare(weights: pd.DataFrame, *, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """Is each model's measure below that of the next? ``weights``: (N, models), in claimed order.
+
+    A row per measure and pair of neighbours, with both values, their ``difference`` (second -
+    first), its 95 % percentile bootstrap interval (positions drawn with replacement, the same for
+    all models) and the `verdict`. Such an interval takes the weights for independent draws from
+    what one training gave: it says nothing of another seed.
+    """
+    drawn = np.random.default_rng(seed).integers(len(weights), size=(resamples, len(weights)))
+    size = weights.abs()
+    once, again = measures(weights), {name: _measure(size[name].to_numpy()[drawn]) for name in size}
+    rows = []
+    for measure in once.index:
+        for first, second in pairwise(list(size)):
+            gaps = again[second][measure] - again[first][measure]
+            values = once.loc[measure, [first, second]]
+            rows.append(
+                [measure, f"{first} < {second}", *values, *np.percentile(gaps, [2.5, 97.5])]
+            )
+    return _judged(rows, "measure")
+
+
+def at_positions(weights: pd.DataFrame) -> pd.DataFrame:
+    """At how many positions of large weights is each model's |w| below the next one's?
+
+    Positions: those at which any model has one of its largest tenth. ``weights``: (N, models) by
+    position. A row per pair of neighbours and one for the whole order, with the counts ``in_order``
+    of ``positions``, the ``share``, its Wilson ``low`` and ``high``, and ``chance``, the share of a
+    random order.
+    """
+    size = weights.abs()
+    seen = size[(size >= size.quantile(0.9)).any(axis=1)]
+    orders = dict.fromkeys([*pairwise(list(size)), tuple(size)])
+    rows = []
+    for order in orders:
+        held = int((seen[list(order)].diff(axis=1).iloc[:, 1:] > 0).all(axis=1).sum())
+        low, high = map(float, wilson(held, len(seen)))
+        chance = 1 / np.prod(range(1, len(order) + 1))
+        rows.append([" < ".join(order), held, len(seen), held / len(seen), low, high, chance])
+    columns = ["order", "in_order", "positions", "share", "low", "high", "chance"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def protection(scores: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
+    """Does each method protect the protected class less than the next?
+
+    ``scores``: of `read_scores`, a run per method, all of one protected class. A row per attack and
+    pair of neighbours, with both accuracies of that class on the same ``n`` test images, their
+    ``difference`` (second - first), its 95 % interval (Newcombe's for independent samples) and
+    the `verdict`.
+    """
+    rows = accuracies(scores)
+    own = rows[rows["protected"]]
+    value = own.pivot(index="attack", columns="method", values="value")
+    rows = []
+    for attack, n in own.groupby("attack", sort=False)["total"].first().items():
+        for first, second in pairwise(methods):
+            a, b = value.loc[attack, [first, second]]
+            rows.append([attack, f"{first} < {second}", a, b, *difference(b, n, a, n)])
+    return _judged(rows, "attack")
+
+
+def verdict(low: float, high: float) -> str:
+    """Of a claimed increase whose 95 % interval this is: holds, reversed, or unclear around 0."""
+    return "holds" if low > 0 else "reversed" if high < 0 else "unclear"
+
+
+def reach(count: int, rates: float, *, gamma: float = 1.0, momentum: float = 0.0) -> float:
+    """How far the gradient of gamma times Eq. 8 alone moves one of ``count`` weights at most.
+
+    ``rates``: SGD's learning rates of all updates, summed. Eq. 8 is a mean: a weight's own part is
+    1 / ``count`` of it.
+    """
+    return rates * gamma * STEEPEST / count / (1 - momentum)
+
+
+def _measure(size: np.ndarray) -> dict[str, np.ndarray]:
+    size = np.asarray(size)
+    return near_zero(size) | large(size)
+
+
+def _judged(rows: list[list[object]], kind: str) -> pd.DataFrame:
+    frame = pd.DataFrame(rows, columns=[kind, "claim", "first", "second", "low", "high"])
+    frame.insert(4, "difference", frame["second"] - frame["first"])
+    return frame.assign(verdict=list(map(verdict, frame["low"], frame["high"])))

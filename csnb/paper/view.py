@@ -1,0 +1,181 @@
+"""Tables II to IV as a notebook shows them: published and measured, section by section."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from pandas.io.formats.style import Styler
+
+from csnb import figures
+from csnb.paper import tables
+from csnb.paper.readings import Text, reading
+from csnb.runs import read_run, read_runs
+
+HEADINGS = {  # of `Table.show`, with what stands above each section
+    "printed": """## What the paper printed
+
+Accuracy of the test images of class $p$, by the model that protects $p$. Bold as in the paper.""",
+    "measured": """## What we measured
+
+The same cells with 95 % Wilson intervals of drawing these test images; n is their number. Another
+seed's training may differ by more.""",
+    "differences": """## Side by side
+
+Ours less the published accuracy; "=": the 95 % interval of the difference (Newcombe) holds 0, the
+cell agrees; blank: not run.""",
+    "verdicts": "The verdicts, counted:",
+    "averages": "Means over the cells that have both values:",
+    "orderings": """## Does one method protect better than another?
+
+In how many classes the first of a pair is above the second, below it, or neither, by the 95 %
+interval of their difference. ADV is adversarial training without costs or fuzziness, which the
+paper's tables leave out.""",
+    "findings": "In words, from our runs:",
+    "clean": """## The other side of protection
+
+On clean images: the average accuracy of all classes, that of the worst class, and the share of
+other classes' images that are taken for the protected one; mean over the runs of a method.""",
+    "oddities": """## The published numbers among themselves
+
+Cells that do not fit each other, whatever we measure.""",
+    "cells": "## Every cell",
+}
+OF_PUBLISHED = ("printed", "differences", "verdicts", "averages", "oddities")
+NO_RUN = "*No run of this table is there.*"
+Shown = Styler | Text | plt.Axes
+
+
+@dataclass(frozen=True)
+class Table:
+    """One of the paper's tables, or another data set laid out as one, beside our runs of it.
+
+    ``dataset``: whose. ``folder``: holds runs. ``ids``: the runs of the whole table, there or not,
+    such as `csnb.batch.run_ids` of a sweep. Each method shows one section; `show` shows all.
+    """
+
+    dataset: str
+    folder: str | Path
+    ids: Iterable[str]
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """Of the table's runs that are done (see `read_runs`)."""
+        return read_runs(self.folder, self.ids)
+
+    @cached_property
+    def comparison(self) -> pd.DataFrame:
+        """Every cell, published and ours (see `compare`)."""
+        return tables.compare(self.scores, self.dataset)
+
+    @property
+    def there(self) -> str:
+        """How many of the runs are there: "11 of 32"."""
+        return f"{self.scores['run'].nunique()} of {len(list(self.ids))}"
+
+    @property
+    def known(self) -> bool:
+        """Whether the paper has numbers of this data set."""
+        return bool(self.comparison["published"].notna().any())
+
+    def made(self) -> Styler:
+        """Where our numbers come from: code version, machine, threads and seeds of the runs."""
+        results = [read_run(Path(self.folder, run)) for run in self.scores["run"].unique()]
+        said = {"runs": [self.there]}
+        for key in ("commit", "machine", "threads"):
+            said[key] = [result["provenance"][key] for result in results]
+        said["csnb's numerics"] = [result["numerics"] for result in results]
+        said["seeds"] = list(self.scores["seed"].unique())
+        texts = {key: ", ".join(sorted(set(map(str, values)))) for key, values in said.items()}
+        return figures.table(pd.Series(texts, name="of our runs"))
+
+    def printed(self) -> Shown:
+        """The published accuracies as the paper lays them out (see `csnb.paper.printed`)."""
+        return tables.printed(self.comparison) if self.known else self._nothing_published()
+
+    def measured(self) -> Styler:
+        """Ours in the same layout with intervals."""
+        return figures.table(tables.measured(self.comparison).replace(r" \[", "\n[", regex=True))
+
+    def differences(self) -> Shown:
+        """The heatmap of ours less the published accuracies."""
+        if not self.known:
+            return self._nothing_published()
+        if self.scores.empty:
+            return Text(NO_RUN)
+        title = figures.caption(self.dataset, f"{self.there} runs")
+        return figures.differences(
+            self.comparison, title=f"{title}: ours less the paper's accuracy"
+        )
+
+    def verdicts(self) -> Styler:
+        """How many cells of each method agree, are higher, lower, not run, not published."""
+        return figures.table(pd.crosstab(self.comparison["method"], self.comparison["verdict"]))
+
+    def averages(self) -> Shown:
+        """Means over the cells that have both values."""
+        both = self.comparison.dropna(subset=["published", "ours"])
+        if both.empty:
+            return Text("*No cell has both a published value and one of ours.*")
+        groups = both.groupby(["attack", "method"], observed=True)
+        means = groups[["published", "ours", "difference"]].mean()
+        return figures.table(means.assign(cells=groups.size()))
+
+    def orderings(self) -> Shown:
+        """For each pair of methods and attack, the counts of `csnb.paper.orderings`."""
+        counts = tables.orderings(self.comparison)
+        if counts.empty:
+            return Text("*No class has two methods to compare.*")
+        for source in ("published", "ours"):  # blank where there is nothing to compare
+            part = counts[source].astype("Int64")
+            counts[source] = part.mask(part.sum(axis=1) == 0)
+        return figures.table(counts if self.known else counts["ours"])
+
+    def findings(self) -> Text:
+        """The orderings of our runs in words (see `csnb.paper.findings`)."""
+        said = tables.findings(self.comparison)
+        return Text("\n".join(f"- {line}" for line in said) or "*No pair of methods was run.*")
+
+    def clean(self) -> Shown:
+        """Average and worst class accuracy and false alarms on clean images, by method."""
+        wanted = self.scores["measure"].isin(["average", "worst", "false_alarms"])
+        rows = self.scores[(self.scores["attack"] == "clean") & wanted]
+        if rows.empty:
+            return Text(NO_RUN)
+        rows = rows.astype({"method": str, "measure": str})
+        means = rows.pivot_table(index="method", columns="measure", values="value")
+        return figures.table(means.rename(columns={"false_alarms": "false alarms"}), precision=4)
+
+    def oddities(self) -> Shown:
+        """Published cells that do not fit each other (see `csnb.paper.oddities`)."""
+        if not self.known:
+            return self._nothing_published()
+        return figures.table(tables.oddities(self.dataset))
+
+    def cells(self) -> Styler:
+        """Every cell with its interval, difference and verdict."""
+        frame = self.comparison.set_index(["attack", "method"]).dropna(axis=1, how="all")
+        names = {name: name.replace("_", " ") for name in frame}
+        return figures.table(frame.rename(columns=names), precision=4)
+
+    def reading(self, name: str) -> Text:
+        """What was written about the committed runs, if these are they (see `reading`)."""
+        return reading(name, dataset=self.dataset, runs=self.there)
+
+    def show(self, *sections: str) -> None:
+        """Show sections of `HEADINGS` in a notebook; all by default.
+
+        Those about published numbers are left out where there are none.
+        """
+        from IPython.display import Markdown, display
+
+        for name in sections or HEADINGS:
+            if self.known or name not in OF_PUBLISHED:
+                display(Markdown(HEADINGS[name]))
+                shown = getattr(self, name)()
+                plt.show() if isinstance(shown, plt.Axes) else display(shown)
+
+    def _nothing_published(self) -> Text:
+        return Text(f"*The paper printed nothing for {self.dataset}.*")

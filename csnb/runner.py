@@ -1,0 +1,239 @@
+"""One run: its experiment trained, evaluated, written."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from csnb.data import load_dataset
+from csnb.errors import InputError
+from csnb.evaluation import Outcome, evaluate, score
+from csnb.experiment import Experiment
+from csnb.models import Normalized, build_model
+from csnb.paths import RESULTS, resolve
+from csnb.progress import bar
+from csnb.runs import Stage, inspect, load_weights, provenance, read_run
+from csnb.training import fit
+
+
+class Run:
+    """One run of an `Experiment`.
+
+    `train`, `evaluate`, `write`, in this order; or `run` for all of it.
+
+    Making it checks everything that can be checked before work begins - data, class, costs, model,
+    weights - and touches no file. A finished run of the same content stays as it is until `write`
+    replaces it.
+    """
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        if experiment.threads:
+            torch.set_num_threads(experiment.threads)
+        torch.backends.cuda.matmul.allow_tf32 = experiment.tf32
+        torch.backends.cudnn.allow_tf32 = experiment.tf32
+        self.device = _device(experiment.device)
+        self.data = load_dataset(experiment.dataset, experiment.data_root)
+        self.specs = experiment.specs()  # files of one's own may change while this runs
+        self.identity = experiment.identity(self.data, self.specs)
+        self.costs = np.array(self.identity.costs)
+        self.protected = self.identity.protected[0]
+        self.model = self._fresh_model()
+        self._begun = False
+        self.folder = resolve(experiment.runs) / self.identity.run_id
+        self.seconds: dict[str, float] = {}
+        self.history: pd.DataFrame | None = None
+        self.outcome: Outcome | None = None
+        self._stage: Stage | None = None
+
+    def __repr__(self) -> str:
+        e, data = self.experiment, self.data
+        return (
+            f"{e.method} protecting {data.classes[self.protected]!r} of {data.name}: "
+            f"{len(data.x_train)} training and {len(data.x_test)} test images of "
+            f"{'x'.join(map(str, data.image_shape))}, {len(data.classes)} classes; "
+            f"{e.model}, {e.epochs} epochs of {e.optimizer}"
+        )
+
+    def train(self) -> pd.DataFrame:
+        """Train, from the first weights each time.
+
+        Returns the history, a row per epoch (see `fit`). Raises InputError if another process is at
+        it.
+        """
+        e, start = self.experiment, time.perf_counter()
+        stage = self._begin()
+        if self._begun:
+            self.model, self.history, self.outcome = self._fresh_model(), None, None
+        self._begun = True
+        try:
+            with bar(e.epochs, "training") as shown:
+
+                def report(row: dict[str, float | str]) -> None:
+                    status = {"epoch": row["epoch"], "epochs": e.epochs, "loss": row["loss"]}
+                    stage.progress(stage="train", **status)
+                    shown.step(f"loss {row['loss']:.4f}, accuracy {row['accuracy']:.4f}")
+
+                self.history = fit(
+                    self.model,
+                    self.data.x_train.to(self.device),
+                    self.data.y_train.to(self.device),
+                    method=self.specs["method"][0],
+                    costs=self.costs,
+                    protected=self.identity.protected,
+                    recipe=replace(e.recipe(), adversary=self.specs["adversary"][0]),
+                    threat=e.threat(),
+                    seed=e.seed,
+                    measure=self._monitor if e.monitor else dict,
+                    on_epoch=report,
+                )
+        except BaseException as error:
+            self._end(remove=isinstance(error, InputError))
+            raise
+        self.seconds["train"] = time.perf_counter() - start
+        return self.history
+
+    def evaluate(self) -> pd.DataFrame:
+        """Attack the trained model; returns the scores, one tidy frame (see `score`)."""
+        if self.history is None:
+            raise InputError("run: not trained; allowed: train() before evaluate()")
+        last, specs = time.perf_counter(), self.specs["attacks"]
+        with bar(1 + len(specs), "attacking") as shown:
+
+            def report(name: str) -> None:
+                nonlocal last
+                now = time.perf_counter()
+                self.seconds[name], last = now - last, now
+                if self._stage is not None:
+                    self._stage.progress(stage="evaluate", attack=name)
+                shown.step(name)
+
+            self.outcome = self._attack(specs, report)
+        self.scores = score(
+            self.outcome, classes=self.data.classes, protected=self.protected, costs=self.costs
+        )
+        return self.scores
+
+    def write(self) -> Path:
+        """Write the run's folder and put it in its place.
+
+        Returns it. A finished run that lay there is replaced.
+        """
+        if self.outcome is None:
+            raise InputError("run: not evaluated; allowed: train() and evaluate() before write()")
+        stage = self._stage or self._begin()
+        outcome = self.outcome
+        stage.write(
+            self.identity,
+            model=self.model,
+            history=self.history,
+            predictions={"labels": outcome.labels, "attacked": outcome.attacked}
+            | outcome.predictions,
+            result={
+                "scores": _records(self.scores),
+                "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
+                "provenance": provenance(next(self.model.parameters()).device),
+            },
+        )
+        self._stage = None
+        return stage.publish()
+
+    def _attack(self, specs: list, report) -> Outcome:
+        e = self.experiment
+        y = self.data.y_test.to(self.device)
+        protected = e.attack_images == "protected"
+        return evaluate(
+            self.model,
+            self.data.x_test.to(self.device),
+            y,
+            attacks=specs,
+            threat=e.threat(),
+            robust=e.robust,
+            attacked=(y == self.protected).nonzero().squeeze(1) if protected else None,
+            seed=e.seed,
+            on_attack=report,
+        )
+
+    def _monitor(self) -> dict[str, float]:
+        """Accuracy on the first test images, clean and under the attack that is to be watched."""
+        e = self.experiment
+        x, y = (t[: e.monitor_images].to(self.device) for t in (self.data.x_test, self.data.y_test))
+        settings = {"threat": e.threat(), "robust": e.robust, "seed": e.seed}
+        outcome = evaluate(self.model, x, y, attacks=self.specs["monitor"], **settings)
+        clean, robust = (float((p == outcome.labels).mean()) for p in outcome.predictions.values())
+        return {"test_accuracy": clean, "robust_accuracy": robust}
+
+    def _fresh_model(self) -> Normalized:
+        """The network as training finds it, on the run's device."""
+        e = self.experiment
+        model = build_model(self.specs["model"][0], self.data, seed=e.seed)
+        if e.init_from:
+            load_weights(model, resolve(e.init_from))
+        if self.device.type == "cuda":  # channels_last is for CPUs
+            model.to(self.device, memory_format=torch.contiguous_format)
+        return model
+
+    def _begin(self) -> Stage:
+        self._end()
+        self._stage = Stage(self.folder.parent, self.folder.name)
+        return self._stage
+
+    def _end(self, *, remove: bool = False) -> None:
+        """Let the run go, if it is held."""
+        if self._stage is not None:
+            self._stage.release(remove=remove)
+            self._stage = None
+
+
+def run(experiment: Experiment) -> Run:
+    """Train, evaluate and write; returns the finished run."""
+    result = Run(experiment)
+    result.train()
+    result.evaluate()
+    result.write()
+    return result
+
+
+def find_or_run(experiment: Experiment) -> Path:
+    """Folder of a run of this content that is done (see `inspect`); says where it comes from.
+
+    It is looked for in the experiment's ``runs``, then among those committed with csnb; else it is
+    executed now.
+    """
+    identity = experiment.identity()
+    for runs in (resolve(experiment.runs), RESULTS):
+        found = inspect(runs / identity.run_id, identity)
+        if found.state == "done":
+            commit = found.result["provenance"]["commit"] or "unknown"
+            print(f"read {found.folder.name} (commit {commit})")
+            return found.folder
+    folder = run(experiment).folder
+    print(f"ran {folder.name}")
+    return folder
+
+
+def load_model(folder: str | Path) -> Normalized:
+    """The trained network of a finished run: on the CPU, in evaluation mode. Raises InputError.
+
+    The run's data set must be at hand, for the shape of its images.
+    """
+    e = Experiment.of_result(read_run(folder))
+    model = build_model(e.model, load_dataset(e.dataset, e.data_root), seed=e.seed)
+    load_weights(model, folder)
+    return model.eval()
+
+
+def _records(scores: pd.DataFrame) -> list[dict[str, object]]:
+    import json
+
+    return json.loads(scores.to_json(orient="records", double_precision=10))
+
+
+def _device(name: str) -> torch.device:
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise InputError("device: 'cuda' but torch sees no GPU; allowed here: auto or cpu")
+    return torch.device("cuda" if available and name != "cpu" else "cpu")

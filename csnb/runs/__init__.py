@@ -1,0 +1,35 @@
+"""A run's folder: written, verified, read; and the one answer to whether a run is done."""
+
+from csnb.paths import RESULTS
+from csnb.runs.folder import (
+    Stage,
+    load_weights,
+    publish,
+    read_weights,
+    run_folders,
+    write_atomically,
+)
+from csnb.runs.frames import read_histories, read_run, read_runs, read_scores
+from csnb.runs.identity import Identity
+from csnb.runs.provenance import provenance
+from csnb.runs.state import Status, inspect, progress, status
+
+__all__ = [
+    "Identity",
+    "RESULTS",
+    "Stage",
+    "Status",
+    "inspect",
+    "load_weights",
+    "progress",
+    "provenance",
+    "publish",
+    "read_histories",
+    "read_run",
+    "read_runs",
+    "read_scores",
+    "read_weights",
+    "run_folders",
+    "status",
+    "write_atomically",
+]

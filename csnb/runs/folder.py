@@ -1,0 +1,226 @@
+"""A run's folder: made aside, then put in its place in one step.
+
+A run under way writes into ``runs/.<run_id>.new`` and holds ``runs/.locks/<run_id>``. Publishing
+renames the folder to ``runs/<run_id>``; a finished run that lies there stays whole until that
+moment. What a killed publication left is put right by the next look (`settle`).
+"""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from filelock import FileLock, Timeout
+from safetensors.torch import load_file, save
+from torch import nn
+
+from csnb.errors import InputError, one_line
+from csnb.runs.identity import Identity
+
+FILES = ("model.safetensors", "history.csv", "predictions.npz")
+HOLD = "CSNB_HOLD"  # environment variable: the id of a run that a sweep publishes
+PATIENCE = 1.0  # seconds for a lock: who only asks whether it is held holds it for a moment
+_HELD: list["Stage"] = []
+
+
+class Stage:
+    """A run under way.
+
+    Its lock, its folder aside, its progress. Raises InputError where it cannot be.
+    """
+
+    def __init__(self, runs: Path, run_id: str) -> None:
+        self.runs, self.run_id = runs, run_id
+        self.folder = staged(runs, run_id)
+        self.lock = FileLock(runs / ".locks" / run_id, thread_local=False)
+        try:
+            (runs / ".locks").mkdir(parents=True, exist_ok=True)
+            self.lock.acquire(timeout=PATIENCE, poll_interval=0.02)
+            settle(runs, run_id)
+            clear(self.folder)
+            self.folder.mkdir()
+        except Timeout:
+            raise InputError(
+                f"run {run_id}: another process is at it; allowed: when that has ended"
+            ) from None
+        except OSError as error:
+            self.lock.release()
+            raise InputError(
+                f"runs: cannot write in {runs} ({error.strerror}); allowed: a writable folder"
+            ) from None
+
+    def progress(self, **status: object) -> None:
+        """Add a line to progress.jsonl: what the run is doing now."""
+        line = {"time": datetime.now(UTC).isoformat(timespec="seconds")} | status
+        with (self.folder / "progress.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def write(
+        self,
+        identity: Identity,
+        *,
+        model: nn.Module,
+        history: pd.DataFrame,
+        predictions: Mapping[str, np.ndarray],
+        result: Mapping[str, Any],
+    ) -> None:
+        """Write the run's files, result.json last; digests are of the bytes that were meant."""
+        weights = {name: v.cpu().contiguous() for name, v in model.state_dict().items()}
+        packed = io.BytesIO()
+        np.savez_compressed(packed, **predictions)
+        contents = (save(weights), history.to_csv(index=False).encode(), packed.getvalue())
+        digests = {}
+        for name, content in zip(FILES, contents, strict=True):
+            (self.folder / name).write_bytes(content)
+            digests[name] = hashlib.sha256(content).hexdigest()
+        write_result(self.folder, identity.to_json() | dict(result) | {"sha256": digests})
+
+    def publish(self) -> Path:
+        """Put the run in its place - unless a sweep does - and let it go; returns its folder."""
+        if os.environ.get(HOLD) == self.run_id:
+            _HELD.append(self)  # the lock too, until this process ends
+            return self.folder
+        folder = _swap(self.runs, self.run_id)
+        self.release()
+        return folder
+
+    def release(self, *, remove: bool = False) -> None:
+        """Let the run go; ``remove``: and leave nothing of it."""
+        if remove:
+            clear(self.folder)
+        self.lock.release()
+
+
+def clear(path: Path) -> None:
+    """Whatever lies at ``path``, as far as that may be done."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
+def staged(runs: Path, run_id: str) -> Path:
+    """Where a run under way writes."""
+    return runs / f".{run_id}.new"
+
+
+def publish(runs: Path, run_id: str, notebook: Path) -> Path:
+    """Put a complete run that was held back into its place, with its executed notebook.
+
+    Raises OSError or ValueError.
+
+    ``notebook``: an executed notebook, which is moved into the folder.
+    """
+    folder = staged(runs, run_id)
+    result = read_result(folder)
+    content = notebook.read_bytes()
+    write_atomically(folder / "notebook.ipynb", content)
+    digests = result["sha256"] | {"notebook.ipynb": hashlib.sha256(content).hexdigest()}
+    write_result(folder, result | {"sha256": digests})
+    notebook.unlink()
+    return _swap(runs, run_id)
+
+
+def _swap(runs: Path, run_id: str) -> Path:
+    """The folder aside becomes the run's folder; what lay there goes after that."""
+    settle(runs, run_id)
+    staged(runs, run_id).rename(runs / f".{run_id}.ready")
+    settle(runs, run_id)
+    return runs / run_id
+
+
+def settle(runs: Path, run_id: str) -> None:
+    """Finish a publication that began: from here on the new run counts."""
+    ready, old = runs / f".{run_id}.ready", runs / f".{run_id}.old"
+    if ready.exists():
+        if (runs / run_id).exists():
+            clear(old)
+            (runs / run_id).rename(old)
+        ready.rename(runs / run_id)
+    clear(old)
+
+
+def run_folders(runs: str | Path) -> Iterator[Path]:
+    """The folders of runs in ``runs``, complete or not, by name.
+
+    Those that have only begun too. Raises InputError.
+    """
+    runs = Path(runs)
+    if not runs.is_dir():
+        raise InputError(f"runs: {runs} is not a folder; allowed: one that holds runs")
+    names = set()
+    for path in runs.iterdir():
+        hidden = path.name.startswith(".")
+        if hidden and path.suffix in (".new", ".ready"):
+            names.add(path.stem[1:])
+        elif not hidden and path.is_dir():
+            names.add(path.name)
+    return (runs / name for name in sorted(names))
+
+
+def write_atomically(file: Path, content: bytes) -> None:
+    """``file`` holds all of ``content`` or what it held before."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_result(folder: Path, result: Mapping[str, Any]) -> None:
+    """result.json, with a digest of what it says."""
+    content = json.loads(json.dumps({k: v for k, v in result.items() if k != "digest"}))
+    content["digest"] = _digest(content)
+    write_atomically(folder / "result.json", json.dumps(content, indent=1).encode())
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """result.json, after a check that nobody edited it.
+
+    Raises OSError or ValueError (InputError is one).
+    """
+    result = json.loads((folder / "result.json").read_bytes())
+    if not isinstance(result, dict) or result.pop("digest", None) != _digest(result):
+        raise InputError("result.json has changed since the run")
+    return result
+
+
+def _digest(result: Mapping[str, Any]) -> str:
+    """Of what a result says, however its file is laid out."""
+    return hashlib.sha256(json.dumps(result).encode()).hexdigest()
+
+
+def read_weights(folder: str | Path) -> dict[str, np.ndarray]:
+    """A run's weights by name, such as ``body.conv1.weight``. Raises InputError."""
+    return {name: weight.numpy() for name, weight in _tensors(folder, "run").items()}
+
+
+def load_weights(model: nn.Module, folder: str | Path) -> None:
+    """Put the weights of the run in ``folder`` into ``model``; they must fit. Raises InputError."""
+    tensors = _tensors(folder, "init_from")
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        file, reason = Path(folder) / "model.safetensors", one_line(error).split(": ", 1)[-1]
+        raise InputError(
+            f"init_from: {file} does not hold this model's weights ({reason[:100]})"
+        ) from None
+
+
+def _tensors(folder: str | Path, what: str) -> dict[str, torch.Tensor]:
+    file = Path(folder) / "model.safetensors"
+    try:
+        return load_file(file)
+    except Exception as error:  # safetensors raises types of its own
+        raise InputError(f"{what}: {file} does not hold weights ({one_line(error)})") from None

@@ -1,0 +1,450 @@
+"""Attacks, methods, models and data sets by name and options: ``"PGD(steps=100, restarts=5)"``.
+
+A registry entry is one decorated function. What stands after ``*`` in its signature are its
+options: their types, ranges and meanings (pydantic's ``Field`` in ``Annotated``), their defaults.
+The decorator may stand in anybody's file: ``"mine.py:MyAttack(steps=3)"`` loads that file. Specs
+hold literals, which are parsed and never evaluated.
+"""
+
+import ast
+import hashlib
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import pandas as pd
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
+from pydantic.fields import FieldInfo
+
+from csnb.errors import InputError, choices, one_line
+
+HERE = "__main__"  # stands for the file of what was defined in a notebook
+PATTERN = re.compile(  # file.py:Name(options)
+    r"""\s*(?:('.+\.py'|".+\.py"|[^'"].*\.py):)?([^():=]*?)\s*(?:\((.*)\))?\s*""", re.DOTALL
+)
+
+
+def number(value: object) -> object:
+    """YAML and the shell pass 1e-3 and 8/255 as strings: take them as the numbers they are."""
+    if isinstance(value, bool):
+        raise ValueError("Input should be a number")
+    if isinstance(value, str):
+        try:
+            return float(Fraction(value)) if "/" in value else float(value)
+        except (ValueError, ZeroDivisionError):
+            raise ValueError("Input should be a number") from None
+    return value
+
+
+Real = Annotated[float, BeforeValidator(number), Field(allow_inf_nan=False)]
+Count = Annotated[int, BeforeValidator(number)]
+
+
+def explain(
+    error: ValidationError, values: Mapping[str, Any], fields: Mapping[str, FieldInfo], what: str
+) -> str:
+    """A pydantic error in one line.
+
+    The parameter, its value, what is allowed. ``what``: such as "parameter".
+    """
+    first = error.errors()[0]
+    name = str(first["loc"][0]) if first["loc"] else what
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, InputError):  # of a spec: it says all
+        return f"{name}: {str(cause).removeprefix(f'{name}: ').removeprefix('attack: ')}"
+    if first["type"] == "extra_forbidden":
+        return f"{name}: no such {what} (value {values[name]!r}); {choices(name, fields)}"
+    rule = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    meaning = fields[name].description if name in fields else None
+    return f"{name}: {values.get(name)!r} is not allowed; allowed: {rule}" + (
+        f" - {meaning}" if meaning else ""
+    )
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One attack, method, model or data set: a function and what is known of it.
+
+    ``kind``: such as "attack". ``make``: the function. ``source``: where it is published. ``file``:
+    of a function that is not csnb's own, else empty. ``loaded``: digest of that file as it was
+    loaded.
+    """
+
+    kind: str
+    name: str
+    make: Callable[..., Any]
+    source: str = ""
+    file: str = ""
+    loaded: str = ""
+
+    @cached_property
+    def summary(self) -> str:
+        """The first line of the function's docstring."""
+        return (inspect.getdoc(self.make) or "").split("\n", 1)[0]
+
+    @cached_property
+    def schema(self) -> type[BaseModel]:
+        """The options as a pydantic model: keyword-only parameters of the function."""
+        options = {
+            name: (
+                p.annotation if p.annotation is not p.empty else Any,
+                p.default if p.default is not p.empty else ...,
+            )
+            for name, p in inspect.signature(self.make, eval_str=True).parameters.items()
+            if p.kind is p.KEYWORD_ONLY
+        }
+        return create_model(
+            self.name,
+            __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=True),
+            **options,
+        )
+
+    @property
+    def options(self) -> dict[str, FieldInfo]:
+        """The options by name: type, range, default, meaning."""
+        return dict(self.schema.model_fields)
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the source of a function that is not csnb's own; csnb's is covered by `NUMERICS`."""
+        if not self.file or self.loaded:
+            return self.loaded
+        return source_digest(inspect.getsource(self.make).encode())
+
+    def described(self) -> str:
+        """The options as a signature, such as ``steps=40, step_size=0.01``."""
+        return ", ".join(
+            f"{name}={_literal(field.default)}" for name, field in self.options.items()
+        )
+
+
+@dataclass(frozen=True)
+class Spec:
+    """An entry with values for all of its options.
+
+    ``str()`` is the shortest text that means the same.
+    """
+
+    entry: Entry
+    options: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The entry's name, without options."""
+        return self.entry.name
+
+    @property
+    def label(self) -> str:
+        """Name and the options that differ from their defaults, in the order of the signature."""
+        fields = self.entry.options
+        given = [
+            f"{name}={_literal(v)}" for name, v in self.options.items() if v != fields[name].default
+        ]
+        return self.entry.name + (f"({', '.join(given)})" if given else "")
+
+    @property
+    def identity(self) -> str:
+        """What it is, wherever its file lies."""
+        return f"{Path(self._file).name}:{self.label}" if self._file else self.label
+
+    @property
+    def _file(self) -> str:
+        """The file that has to be named: none for csnb's own, nor for a notebook's."""
+        return "" if self.entry.file == HERE else self.entry.file
+
+    def __str__(self) -> str:
+        return f"{quoted(self._file)}:{self.label}" if self._file else self.label
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Call the function with these positional arguments and the options."""
+        return self.entry.make(*arguments, **self.options)
+
+
+class Registry(Mapping[str, Entry]):
+    """The entries of one kind by name; shows as a table."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._entries: dict[str, Entry] = {}
+        self._made: list[Entry] = []  # all of them: two files may use one name
+
+    def __getitem__(self, name: str) -> Entry:
+        return self._entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def register(
+        self,
+        name: Callable[..., Any] | str | None = None,
+        *,
+        source: str = "",
+    ) -> Callable[..., Any]:
+        """The decorator.
+
+        ``@attack`` or ``@attack("PGD", source="Madry et al. 2018")``. Raises InputError for a taken
+        name.
+        """
+        if callable(name):
+            return self.register()(name)
+
+        def add(make: Callable[..., Any]) -> Callable[..., Any]:
+            own = make.__module__.partition(".")[0] == __package__
+            here = make.__module__ == "__main__"  # a notebook: each cell is a file of its own
+            file = "" if own else HERE if here else inspect.getsourcefile(make) or HERE
+            loaded = _loaded_digest(make.__module__, file)
+            entry = Entry(self.kind, name or make.__name__, make, source, file, loaded)
+            before = self._entries.get(entry.name)
+            if before is not None and before.file != file and "" in (before.file, file):
+                raise InputError(
+                    f"{self.kind}: {entry.name!r} is taken by csnb; allowed: another name"
+                )
+            self._entries[entry.name] = entry
+            self._made.append(entry)
+            return make
+
+        return add
+
+    def parse(self, text: str | Spec, **defaults: Any) -> Spec:
+        """``"Name(option=value)"`` or ``"file.py:Name(...)"``.
+
+        ``defaults``: hold, where the entry has such an option, for what the text does not say.
+        Raises InputError for what is unknown or not allowed.
+        """
+        if isinstance(text, Spec):
+            return text
+        if not isinstance(text, str):
+            raise InputError(
+                f"{self.kind}: {text!r} is not allowed; "
+                f"allowed: a name, such as {next(iter(self), 'Name')}"
+            )
+        match = PATTERN.fullmatch(text)
+        if match is None:
+            raise InputError(
+                f"{self.kind}: {text!r} cannot be read; allowed: Name or Name(option=value, ...)"
+            )
+        file, name, options = match.groups()
+        entry = self._load(_unquoted(file), name) if file else self._entries.get(name)
+        if entry is None:
+            raise InputError(
+                f"{self.kind}: {name!r} is unknown; {choices(name, self, 'file.py:Name')}"
+            )
+        own = {name: value for name, value in defaults.items() if name in entry.options}
+        return self._make(entry, own | _options(text, options or ""))
+
+    def _make(self, entry: Entry, options: Mapping[str, Any]) -> Spec:
+        """The spec of an entry with these options. Raises InputError."""
+        try:
+            checked = entry.schema(**options)
+        except ValidationError as error:
+            what = f"option of {self.kind} {entry.name}"
+            raise InputError(explain(error, options, entry.options, what)) from None
+        return Spec(entry, {name: getattr(checked, name) for name in entry.options})
+
+    def parse_list(self, text: str) -> list[Spec]:
+        """Specs separated by commas; each once."""
+        specs = [self.parse(part) for part in split(text)]
+        labels = [spec.label for spec in specs]
+        twice = next((label for label in labels if labels.count(label) > 1), None)
+        if twice:
+            raise InputError(f"{self.kind}: {twice!r} stands twice in {text!r}; allowed: each once")
+        return specs
+
+    def table(self) -> pd.DataFrame:
+        """A row per entry: its options with defaults, what it is, where it is published."""
+        rows = {
+            e.name: {"options": e.described(), "what": e.summary, "source": e.source}
+            for e in self.values()
+        }
+        return pd.DataFrame.from_dict(
+            rows, orient="index", columns=["options", "what", "source"]
+        ).rename_axis(self.kind)
+
+    def explained(self, name: str) -> pd.DataFrame:
+        """The options of an entry: default, type, range, meaning."""
+        fields = self.parse(name).entry.options
+        rows = {
+            option: {
+                "default": _literal(f.default),
+                "allowed": _allowed(f),
+                "meaning": f.description or "",
+            }
+            for option, f in fields.items()
+        }
+        return pd.DataFrame.from_dict(
+            rows, orient="index", columns=["default", "allowed", "meaning"]
+        )
+
+    def __repr__(self) -> str:
+        with pd.option_context("display.max_colwidth", 60, "display.width", 200):
+            return self.table().to_string()
+
+    def _repr_html_(self) -> str:
+        return self.table().to_html()
+
+    def _load(self, file: str, name: str) -> Entry:
+        """An entry out of somebody's own file."""
+        path, content = _read(file)
+        known = (name, str(path), source_digest(content))  # imported, or loaded before
+        for entry in reversed(self._made):
+            if (entry.name, entry.file, entry.loaded) == known:
+                return entry
+        held = list(vars(load_file(file)).values())
+        own = {e.name: e for e in self._made if any(e.make is value for value in held)}
+        if name not in own:
+            raise InputError(
+                f"{self.kind}: {file} has no {self.kind} {name!r}; {choices(name, own)} "
+                f"(decorated with csnb.{self.kind})"
+            )
+        return own[name]
+
+
+def load_file(file: str) -> Any:
+    """A Python file as a module, executed once for each content. Raises InputError."""
+    path, content = _read(file)
+    name = f"{path.stem}_{hashlib.sha256(str(path).encode() + content).hexdigest()[:16]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    module = sys.modules[name] = ModuleType(name)
+    module.__file__, module.__loaded__ = str(path), source_digest(content)
+    try:
+        exec(compile(content, str(path), "exec"), vars(module))  # what was read, and nothing newer
+    except Exception as error:
+        del sys.modules[name]
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{file}: fails when it is loaded ({type(error).__name__}: {one_line(error)})"
+        ) from None
+    return module
+
+
+def _read(file: str) -> tuple[Path, bytes]:
+    """Where a Python file lies, and what it holds. Raises InputError."""
+    try:
+        path = Path(file).expanduser().resolve()
+        return path, path.read_bytes()
+    except (OSError, ValueError, RuntimeError) as error:  # ValueError: \0; RuntimeError: no home
+        raise InputError(
+            f"{file}: cannot be read ({one_line(error)}); allowed: a Python file"
+        ) from None
+
+
+def source_digest(content: bytes) -> str:
+    """Of a Python file's content."""
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _loaded_digest(module: str, file: str) -> str:
+    """Of a module's file as `load_file` executed it, else as it is now; empty without a file."""
+    known = getattr(sys.modules.get(module), "__loaded__", "")
+    path = Path(file)
+    return known or (source_digest(path.read_bytes()) if file and path.is_file() else "")
+
+
+def quoted(file: str) -> str:
+    """A file's path as a spec has it: in quotes where it holds what separates specs."""
+    return repr(file) if re.search(r"[,()\[\]{}'\"]", file) else file
+
+
+def _unquoted(file: str) -> str:
+    return ast.literal_eval(file) if file[0] in "'\"" else file
+
+
+def split(text: str) -> list[str]:
+    """The parts of ``text`` between commas that stand in no parentheses, brackets or quotes,
+    without blanks around them.
+    """
+    parts, depth, quote = [""], 0, ""
+    for char in text:
+        if quote:
+            quote = "" if char == quote else quote
+        elif char in "'\"":
+            quote = char
+        depth += (char in "([{") - (char in ")]}") if not quote else 0
+        if char == "," and depth <= 0 and not quote:
+            parts.append("")
+        else:
+            parts[-1] += char
+    return [part.strip() for part in parts if part.strip()]
+
+
+def _options(text: str, options: str) -> dict[str, Any]:
+    """``"steps=100, eps=8/255, kind=minmax"`` as a mapping.
+
+    Numbers, strings (quoted or not), True, False, None, lists.
+    """
+    try:
+        call = ast.parse(f"f({options})", mode="eval").body
+        if (
+            not isinstance(call, ast.Call)
+            or call.args
+            or any(word.arg is None for word in call.keywords)
+        ):
+            raise ValueError("only option=value")
+        names = [word.arg for word in call.keywords]
+        if len(set(names)) < len(names):
+            raise ValueError("an option stands twice")
+        return {word.arg: _value(word.value) for word in call.keywords}
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
+        reason = error.msg if isinstance(error, SyntaxError) else one_line(error)
+        raise InputError(
+            f"{text!r} cannot be read ({reason}); allowed: Name(option=value, ...), values literal"
+        ) from None
+
+
+def _value(node: ast.expr) -> Any:
+    if isinstance(node, ast.Name):
+        return {"true": True, "false": False}.get(node.id, node.id)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+        try:
+            return ast.literal_eval(node.left) / ast.literal_eval(node.right)
+        except (TypeError, ZeroDivisionError) as error:
+            raise ValueError(str(error)) from None
+    return ast.literal_eval(node)
+
+
+def _literal(value: Any) -> str:
+    """A value as a spec has it: words without quotes."""
+    if isinstance(value, str):
+        return (
+            value
+            if value.isidentifier() and value not in ("True", "False", "None")
+            else repr(value)
+        )
+    return (
+        f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else repr(value)
+    )
+
+
+def _allowed(field: FieldInfo) -> str:
+    """Type and range of an option in words."""
+    if get_origin(field.annotation) is Literal:
+        return ", ".join(map(str, get_args(field.annotation)))
+    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+    limits = [
+        f"{signs[n]} {getattr(m, n)}"
+        for m in field.metadata
+        for n in signs
+        if getattr(m, n, None) is not None
+    ]
+    name = getattr(field.annotation, "__name__", str(field.annotation))
+    return ", ".join([{"int": "whole number", "float": "number"}.get(name, name), *limits])
+
+
+ATTACKS, METHODS = Registry("attack"), Registry("method")
+MODELS, DATASETS = Registry("model"), Registry("dataset")
+attack, method, model, dataset = (r.register for r in (ATTACKS, METHODS, MODELS, DATASETS))

@@ -1,0 +1,38 @@
+"""CW: the distance to a linear boundary, and what it cannot fool with."""
+
+import torch
+from making import images, lenet, linear
+
+from csnb import ThreatModel, perturb
+
+WEIGHTS = torch.tensor([[1.0, -2.0, 0.5, 3.0], [0.0, 1.0, 0.5, -1.0]])
+
+
+def test_cw_finds_the_distance_to_a_linear_boundary() -> None:
+    # The nearest point of the other side is |margin| / ||w0 - w1|| away.
+    model = linear(WEIGHTS, torch.tensor([0.0, 0.0]))
+    x = torch.full((1, 1, 2, 2), 0.6)
+    margin = float((WEIGHTS[0] - WEIGHTS[1]) @ x.flatten())
+    least = margin / float((WEIGHTS[0] - WEIGHTS[1]).norm())
+    spec = "CW(steps=300, searches=9, step_size=0.02, initial_const=0.1)"
+    found = perturb(model, x, torch.tensor([0]), spec, ThreatModel(0.0))
+    assert model(found).argmax() == 1
+    assert least <= float((found - x).norm()) <= 1.1 * least
+
+
+def test_cw_leaves_an_image_that_it_cannot_fool_with_unchanged() -> None:
+    model = linear(torch.zeros(2, 4), torch.tensor([5.0, 0.0]))  # the image does not matter to it
+    x = torch.rand(2, 1, 2, 2)
+    found = perturb(model, x, torch.zeros(2, dtype=torch.long), "CW(steps=3)", ThreatModel(0.1))
+    assert torch.equal(found, x)
+
+
+def test_worst_of_cw_leaves_images_alone_that_are_wrong_from_the_start() -> None:
+    model, (x, _) = lenet().eval(), images(6)
+    y = model(x).argmax(1)
+    y[:2] = (y[:2] + 1) % 4
+    spec = "CW(steps=30, searches=3, step_size=0.05)"
+    worst = perturb(model, x, y, spec, ThreatModel(0.1), robust="worst")
+    last = perturb(model, x, y, spec, ThreatModel(0.1))
+    assert torch.equal(worst[:2], x[:2]) and torch.equal(worst[2:], last[2:])
+    assert (model(worst).argmax(1) == y).sum() <= (model(last).argmax(1) == y).sum()

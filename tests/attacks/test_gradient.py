@@ -1,0 +1,123 @@
+"""FGSM, PGD, MIA, L2BIA and LinfBIA: closed forms on linear models, restarts, random starts."""
+
+import math
+from itertools import combinations
+
+import pytest
+import torch
+from making import images, lenet, linear
+from torch import Tensor, nn
+
+from csnb import ThreatModel, perturb
+from csnb.attacks.gradient import random_start
+from csnb.models import Normalized
+
+# In two classes, raising the loss of class 0 means moving along w1 - w0: x + eps sign(w1 - w0) is
+# the best corner.
+WEIGHTS = torch.tensor([[1.0, -2.0, 0.5, 3.0], [0.0, 1.0, 0.5, -1.0]])
+UPHILL = torch.tensor([-1.0, 1.0, 0.0, -1.0]).view(1, 1, 2, 2)
+
+
+@pytest.mark.parametrize("attack", ["FGSM", "PGD", "MIA", "LinfBIA"])
+def test_linear_model_is_moved_to_the_best_corner_of_the_cube(attack: str) -> None:
+    model = linear(WEIGHTS, torch.zeros(2))
+    x = torch.full((1, 1, 2, 2), 0.5)
+    spec = attack if attack == "FGSM" else f"{attack}(steps=20, step_size=0.05)"
+    threat = ThreatModel(0.2, space="pixel", bounded=True)
+    found = perturb(model, x, torch.tensor([0]), spec, threat)
+    moved = (found - x)[UPHILL != 0]
+    torch.testing.assert_close(moved, 0.2 * UPHILL[UPHILL != 0], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("attack", ["FGSM", "PGD", "MIA", "L2BIA"])
+def test_linear_model_is_moved_along_the_gradient_in_the_l2_ball(attack: str) -> None:
+    model = linear(WEIGHTS, torch.zeros(2))
+    x = torch.full((1, 1, 2, 2), 0.5)
+    spec = attack if attack == "FGSM" else f"{attack}(steps=200, step_size=0.05)"
+    threat = ThreatModel(0.2, norm="l2", space="pixel", bounded=True)
+    found = perturb(model, x, torch.tensor([0]), spec, threat, seed=0)
+    direction = (WEIGHTS[1] - WEIGHTS[0]).view(1, 1, 2, 2)
+    torch.testing.assert_close(found - x, 0.2 * direction / direction.norm(), atol=2e-3, rtol=0)
+
+
+def test_eps_is_in_units_after_normalisation_in_normalized_space() -> None:
+    model = linear(WEIGHTS, torch.zeros(2), mean=0.3, std=0.5)
+    x = torch.full((1, 1, 2, 2), 0.5)
+    found = perturb(model, x, torch.tensor([0]), "FGSM", ThreatModel(0.2, space="normalized"))
+    moved = (found - x)[UPHILL != 0]
+    torch.testing.assert_close(
+        moved, 0.1 * UPHILL[UPHILL != 0]
+    )  # 0.2 normalised units are 0.2 * 0.5 of a pixel
+
+
+@pytest.fixture
+def standing() -> tuple[Normalized, Tensor, Tensor]:
+    """A network whose answers depend on the image, and images that it gets right."""
+    model, (x, _) = lenet().eval(), images(64)
+    for weights in model.parameters():
+        weights.data *= 2.5
+    return model, x, model(x).argmax(1)
+
+
+Standing = tuple[Normalized, Tensor, Tensor]
+
+
+def test_a_restart_only_replaces_images_that_the_model_still_recognises(
+    standing: Standing,
+) -> None:
+    model, x, y = standing
+    threat = ThreatModel(0.05)
+    once = perturb(model, x, y, "PGD(steps=1, step_size=0.01)", threat, seed=3)
+    more = perturb(model, x, y, "PGD(steps=1, step_size=0.01, restarts=6)", threat, seed=3)
+    fooled_once, fooled_more = (model(found).argmax(1) != y for found in (once, more))
+    assert (fooled_more | ~fooled_once).all()
+    assert torch.equal(more[fooled_once], once[fooled_once])
+    assert 0 < fooled_once.sum() < fooled_more.sum() < 64  # there is something to tell apart
+    assert not torch.equal(more[~fooled_more], once[~fooled_more])
+
+
+class Shown(nn.Module):
+    """Keeps the images that an attack shows the network."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body, self.images = body, []
+
+    def forward(self, z: Tensor) -> Tensor:
+        self.images.append(z.detach().clone())
+        return self.body(z)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_every_restart_begins_at_a_draw_of_its_own(norm: str) -> None:
+    model, x = linear(torch.zeros(2, 4), torch.tensor([5.0, 0.0])), torch.rand(3, 1, 2, 2)
+    model.body = shown = Shown(model.body)
+    y = torch.zeros(3, dtype=torch.long)  # the network never errs
+    threat = ThreatModel(0.2, norm=norm, space="normalized")
+    perturb(model, x, y, "PGD(steps=1, step_size=0.1, restarts=3)", threat, seed=4)
+    torch.manual_seed(4)
+    order = 2 if norm == "l2" else math.inf
+    starts = [x + random_start(x, 0.2, order) for _ in range(3)]
+    seen = [[torch.equal(z, start) for start in starts] for z in shown.images]
+    assert list(dict.fromkeys(found.index(True) for found in seen if any(found))) == [0, 1, 2]
+    assert not any(torch.equal(a, b) for a, b in combinations(starts, 2))
+
+
+def test_mia_stays_finite_in_the_l2_ball_where_pixels_do_not_move() -> None:
+    # advertorch's projection gives 0 / 0 for a pixel that the model does not look at.
+    weights = WEIGHTS.clone()
+    weights[:, 2] = 0
+    x = torch.full((1, 1, 2, 2), 0.5)
+    threat = ThreatModel(0.2, norm="l2", space="pixel", bounded=True)
+    found = perturb(linear(weights, torch.zeros(2)), x, torch.tensor([0]), "MIA", threat)
+    assert float((found - x).norm()) == pytest.approx(0.2, rel=1e-4)
+
+
+@pytest.mark.parametrize("order", [2, math.inf])
+def test_random_starts_fill_the_ball_uniformly(order: float) -> None:
+    x = torch.zeros(20_000, 1, 1, 2)
+    start = random_start(x, 0.5, order).flatten(1)
+    size = torch.linalg.vector_norm(start, ord=order, dim=1)
+    assert size.max() <= 0.5 + 1e-6
+    # In two dimensions a quarter lies within half the radius; +-4 standard errors of 20,000 draws.
+    assert abs(float((size < 0.25).float().mean()) - 0.25) < 4 * math.sqrt(0.25 * 0.75 / 20_000)

@@ -1,0 +1,39 @@
+"""HTML tables: the frame's cells, equal text for equal tables, room on narrow pages."""
+
+import numpy as np
+import pandas as pd
+
+from csnb.figures import table
+
+FRAME = pd.DataFrame(
+    {"share": [0.12345, np.nan], "n": [980, 10], "text": ["0.5 [0.4, 0.6]", "not run"]},
+    index=pd.MultiIndex.from_tuples([("PGD", "STD"), ("PGD", "CSA")], names=["attack", "method"]),
+)
+
+
+def test_cells_are_rounded_and_missing_ones_left_blank() -> None:
+    page = table(FRAME, caption="mnist, n = 980").to_html()
+    assert ">0.123</td>" in page and ">980</td>" in page and ">not run</td>" in page
+    assert "nan" not in page.lower() and "mnist, n = 980" in page
+    assert ">0.1235</td>" in table(FRAME, precision=4).to_html()
+    assert ">12.3%</td>" in table(FRAME, formats={"share": "{:.1%}"}).to_html()
+
+
+def test_equal_tables_are_equal_text_and_scroll_where_the_page_is_narrow() -> None:
+    page = table(FRAME).to_html()
+    assert page == table(FRAME.copy()).to_html() != table(FRAME, caption="other").to_html()
+    assert "overflow-x: auto" in page and "position: sticky" in page
+
+
+def test_a_count_of_rows_is_no_label() -> None:
+    page = table(pd.DataFrame({"what": ["odd"], "cells": [3]})).to_html()
+    assert "row_heading" not in page.split("</style>")[1]
+    assert "row_heading" in table(FRAME["n"]).to_html().split("</style>")[1]
+
+
+def test_bold_cells_are_those_asked_for() -> None:
+    bold = pd.DataFrame(False, FRAME.index, FRAME.columns)
+    bold.iloc[1, 1] = True
+    page = table(FRAME, bold=bold, name="t").to_html()
+    assert page.split("</style>")[0].count("#T_t_row1_col1") == 1
+    assert page.split("</style>")[0].count("font-weight: bold") == 1

@@ -1,0 +1,78 @@
+"""A table as the notebooks show it: every section, of what is there."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+from test_tables import ALL, scores
+
+from csnb.figures import GREY
+from csnb.paper import Table, readings, view
+
+RUNS = [("mnist", "STD", 0, 0, ALL), ("mnist", "CSE", 3, 0, {"3": (909, 1010)})]
+
+
+def table(frame: pd.DataFrame, dataset: str = "mnist") -> Table:
+    """A table of 5 runs of which the frame holds some."""
+    found = Table(dataset, "runs", [f"run{i}" for i in range(5)])
+    found.__dict__["scores"] = frame
+    return found
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was displayed, as HTML or Markdown."""
+    seen: list[str] = []
+
+    def display(value: object) -> None:
+        for name in ("_repr_html_", "_repr_markdown_"):
+            if getattr(value, name, None):
+                seen.append(getattr(value, name)())
+                return
+        raise AssertionError(value)
+
+    monkeypatch.setattr("IPython.display.display", display)
+    monkeypatch.setattr(plt, "show", lambda: seen.append(plt.gcf().axes[0].get_title()))
+    return seen
+
+
+def test_all_sections_are_shown_in_order(shown: list[str]) -> None:
+    found = table(scores(*RUNS))
+    found.show()
+    assert found.there == "2 of 5" and len(shown) == 2 * len(view.HEADINGS)
+    assert shown[::2] == list(view.HEADINGS.values())
+    page = dict(zip(view.HEADINGS, shown[1::2], strict=True))
+    assert "0.9448" in page["printed"] and "0.900\n[0.880, 0.917]" in page["measured"]
+    assert page["differences"] == "mnist, 2 of 5 runs: ours less the paper's accuracy"
+    assert page["findings"] == "- **CSE > STD**: holds in 1 of 1 class under PGD"
+    assert "higher" in page["cells"] and GREY not in page["cells"]
+
+
+def test_chosen_sections_alone_are_shown(shown: list[str]) -> None:
+    table(scores(*RUNS)).show("oddities", "cells")
+    assert shown[::2] == [view.HEADINGS["oddities"], view.HEADINGS["cells"]]
+
+
+def test_a_data_set_that_the_paper_does_not_have_has_no_published_section(shown: list[str]) -> None:
+    found = table(scores(("digits", "STD", 0, 0, ALL)), "digits")
+    found.show()
+    assert not found.known and len(shown) == 2 * (len(view.HEADINGS) - len(view.OF_PUBLISHED))
+    for section in (found.printed, found.differences, found.oddities):
+        assert repr(section()) == "*The paper printed nothing for digits.*"
+
+
+def test_a_table_without_runs_shows_what_was_published(shown: list[str]) -> None:
+    frame = scores(*RUNS)
+    table(frame[frame["seed"] == 1]).show()
+    assert shown.count(view.NO_RUN) == 2 and len(shown) == 2 * len(view.HEADINGS)
+
+
+def test_a_reading_belongs_to_the_runs_that_it_was_written_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readings, "READINGS", tmp_path)
+    head = "<!-- written for: dataset = mnist; runs = 2 of 5 -->"
+    (tmp_path / "table.md").write_text(f"{head}\nCSE is better.")
+    assert repr(table(scores(*RUNS)).reading("table")) == "CSE is better."
+    assert "CSE" not in repr(table(scores(RUNS[0])).reading("table"))

@@ -1,0 +1,235 @@
+"""A run is complete, repeatable, and leaves nothing when it cannot be."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from making import QUICK, costs_csv, stripes
+
+from csnb import METHODS, Experiment, InputError, Run, find_or_run, load_model, read_run, run
+from csnb.evaluation import evaluate
+from csnb.runs import read_weights
+
+
+def quick(folder: Path, **changes: Any) -> Experiment:
+    """A short run; its folder goes to ``folder``."""
+    return Experiment(**{"runs": str(folder)} | QUICK | changes)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_runs_and_leaves_a_complete_folder(
+    method: str, data: str, tmp_path: Path
+) -> None:
+    parameters = {"dataset": data, "method": method, "protected_class": "middle", "epochs": 2}
+    done = run(quick(tmp_path / "runs", **parameters))
+    result = read_run(done.folder)
+    expected = done.experiment.model_dump(exclude={"data_root", "runs", "device", "threads"})
+    assert result["parameters"] == expected | {"dataset": "stripes.npz"}
+    attacks = ["FGSM", "LinfBIA(steps=2)"]
+    assert {row["attack"] for row in result["scores"]} == {"clean", *attacks}
+    assert list(result["seconds"]) == ["train", "clean", *attacks]
+    assert len(done.history) == 2 and result["provenance"]["versions"]["advertorch"] == "0.2.3"
+    with np.load(done.folder / "predictions.npz") as kept:
+        assert kept["FGSM"].dtype == np.uint8 and len(kept["FGSM"]) == len(kept["labels"]) == 30
+        assert list(kept) == ["labels", "attacked", "clean", *attacks]
+    lines = (done.folder / "progress.jsonl").read_text().splitlines()
+    stages = [json.loads(line)["stage"] for line in lines]
+    assert stages == ["train"] * 2 + ["evaluate"] * 3
+
+
+def test_a_run_says_what_made_it(data: str, tmp_path: Path) -> None:
+    made = read_run(run(quick(tmp_path, dataset=data)).folder)["provenance"]
+    assert made["versions"]["numpy"] == np.__version__
+    plain = torch.__version__.split("+")[0]  # "+cpu" is not always there
+    assert made["versions"]["torch"].split("+")[0] == plain
+    assert made["device"] == "cpu" and made["threads"] == torch.get_num_threads()
+    assert isinstance(made["commit"], str) and "sources" not in made
+
+
+def test_same_parameters_give_bit_equal_weights_and_scores(data: str, tmp_path: Path) -> None:
+    first, second = (run(quick(tmp_path / name, dataset=data)) for name in ("a", "b"))
+    assert first.folder != second.folder and first.folder.name == second.folder.name
+    for name, value in first.model.state_dict().items():
+        assert torch.equal(value, second.model.state_dict()[name])
+    assert read_run(first.folder)["scores"] == read_run(second.folder)["scores"]
+    histories = (made.history.drop(columns="seconds") for made in (first, second))
+    assert next(histories).equals(next(histories))
+
+
+def test_only_the_protected_class_is_attacked_where_asked(data: str, tmp_path: Path) -> None:
+    asked = {"dataset": data, "attack_images": "protected", "protected_class": "bottom"}
+    done = run(quick(tmp_path, **asked))
+    scores = done.scores.query("attack == 'FGSM' and measure == 'accuracy'")
+    assert scores["class"].tolist() == ["bottom"]
+    assert scores["total"].item() == int((done.data.y_test == 2).sum())
+
+
+def test_training_goes_on_from_another_runs_weights(data: str, tmp_path: Path) -> None:
+    start = run(quick(tmp_path, dataset=data, method="STD", attacks="FGSM"))
+    again = Run(quick(tmp_path, dataset=data, method="CSE", init_from=str(start.folder)))
+    for name, value in start.model.state_dict().items():
+        assert torch.equal(value, again.model.state_dict()[name])
+
+
+def test_costs_come_from_a_file_where_one_is_named(data: str, tmp_path: Path) -> None:
+    file = costs_csv(tmp_path / "costs.csv")
+    made = Run(quick(tmp_path / "runs", dataset=data, cost_matrix=file))
+    np.testing.assert_array_equal(made.costs, 3 * (1 - np.eye(3)))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        (
+            {"protected_class": 10},
+            r"^protected_class: 10 is not a class of digits; allowed: 0 to 9",
+        ),
+        ({"protected_class": "cat"}, r"^protected_class: 'cat' is not a class of digits"),
+        ({"protected_class": -1}, r"^protected_class: -1 is not a class of digits"),
+        ({"dataset": "imagenet"}, r"^dataset: 'imagenet' is unknown"),
+        ({"dataset": "nothing.npz"}, r"^dataset: no file nothing.npz"),
+        (
+            {"model": "resnet18"},
+            r"^model: resnet18 needs images of 32 pixels a side or more; these have 1x28x28",
+        ),
+        ({"init_from": "nowhere"}, r"^init_from: .*nowhere/model.safetensors cannot be read"),
+        ({"cost_matrix": "nowhere.csv"}, r"^cost_matrix: nowhere.csv is not a readable CSV"),
+        ({"attacks": "mine.py:Attack"}, r"^attacks: mine.py: cannot be read"),
+    ],
+)
+def test_what_cannot_run_is_refused_in_one_line_and_leaves_no_folder(
+    parameters: dict, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=message) as caught:
+        Run(Experiment(**parameters, runs=str(tmp_path / "runs")))
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_of_another_shape_are_refused(data: str, tmp_path: Path) -> None:
+    other = run(quick(tmp_path, dataset=data, attacks="FGSM", model="lenet(kernels=5)"))
+    with pytest.raises(InputError, match=r"^init_from: .*size mismatch") as caught:
+        Run(quick(tmp_path / "runs", dataset=data, init_from=str(other.folder)))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_that_fails_while_training_has_no_result(data: str, tmp_path: Path) -> None:
+    experiment = quick(tmp_path / "runs", dataset=data, lr=1e9, epochs=5)
+    with pytest.raises(InputError, match=r"^lr: "):
+        run(experiment)
+    assert not [p for p in (tmp_path / "runs").iterdir() if p.name != ".locks"]
+
+
+def test_nothing_is_evaluated_or_written_before_it_is_trained(data: str, tmp_path: Path) -> None:
+    made = Run(quick(tmp_path / "runs", dataset=data))
+    with pytest.raises(InputError, match=r"^run: not trained; allowed: train\(\) before evaluate"):
+        made.evaluate()
+    with pytest.raises(InputError, match=r"^run: not evaluated; allowed: train\(\) and evaluate"):
+        made.write()
+    made.train()
+    with pytest.raises(InputError, match=r"^run: not evaluated"):
+        made.write()
+
+
+def test_watching_an_attack_records_each_epoch_and_changes_nothing_of_the_training(
+    data: str, tmp_path: Path
+) -> None:
+    asked = {"dataset": data, "epochs": 2, "attacks": "LinfBIA"}
+    alone = run(quick(tmp_path, **asked))
+    watched = run(quick(tmp_path, **asked, monitor="LinfBIA", monitor_images=999))
+    for name, value in read_weights(alone.folder).items():
+        np.testing.assert_array_equal(value, read_weights(watched.folder)[name])
+    average = watched.scores.query("measure == 'average'").set_index("attack")
+    correct = average["correct"] / average["total"]  # all test images are fewer than 999
+    last = watched.history.iloc[-1]
+    assert last["test_accuracy"] == correct["clean"]
+    assert last["robust_accuracy"] == correct["LinfBIA"]
+    assert "robust_accuracy" not in alone.history and len(watched.history) == 2
+
+
+def test_a_run_is_found_where_it_is_complete_and_made_where_it_is_not(
+    data: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    experiment = quick(tmp_path / "runs", dataset=data)
+    run_id = experiment.identity().run_id
+    folder = find_or_run(experiment)
+    assert folder == tmp_path / "runs" / run_id and capsys.readouterr().out == f"ran {run_id}\n"
+    made = (folder / "result.json").stat().st_mtime_ns
+    assert find_or_run(experiment) == folder
+    assert (folder / "result.json").stat().st_mtime_ns == made
+    assert capsys.readouterr().out.startswith(f"read {run_id} (commit ")
+
+    monkeypatch.setattr("csnb.runner.RESULTS", tmp_path / "runs")  # committed with csnb
+    elsewhere = quick(tmp_path / "elsewhere", dataset=data, threads=1)
+    assert find_or_run(elsewhere) == folder and not (tmp_path / "elsewhere").exists()
+
+    (folder / "history.csv").write_text("")
+    assert find_or_run(elsewhere) == tmp_path / "elsewhere" / run_id
+
+
+@pytest.mark.parametrize("model", ["lenet", "lenet(kernels=5)"])
+def test_a_runs_model_loads_as_it_was(model: str, data: str, tmp_path: Path) -> None:
+    done = run(quick(tmp_path, dataset=data, model=model))
+    loaded = load_model(done.folder)
+    assert not loaded.training
+    assert torch.equal(loaded(done.data.x_test), done.model(done.data.x_test))
+
+
+def test_a_model_of_no_finished_run_is_refused(data: str, tmp_path: Path) -> None:
+    done = run(quick(tmp_path, dataset=data))
+    (done.folder / "model.safetensors").write_bytes(b"")
+    with pytest.raises(InputError, match=r"broken: model\.safetensors has changed"):
+        load_model(done.folder)
+    with pytest.raises(InputError, match="todo"):
+        load_model(tmp_path / "nowhere")
+
+
+def test_the_scores_are_those_of_the_model_that_is_kept(data: str, tmp_path: Path) -> None:
+    done = run(quick(tmp_path, dataset=data, seed=3))
+    e, x, y = done.experiment, done.data.x_test, done.data.y_test
+    again = evaluate(
+        load_model(done.folder), x, y, attacks=e.attacks, threat=e.threat(), seed=e.seed
+    )
+    with np.load(done.folder / "predictions.npz") as kept:
+        for name, predictions in again.predictions.items():
+            np.testing.assert_array_equal(kept[name], predictions)
+
+
+def test_a_run_shows_what_it_is(data: str, tmp_path: Path) -> None:
+    shown = repr(Run(quick(tmp_path, dataset=data, protected_class="middle")))
+    assert shown == (
+        "CSA protecting 'middle' of stripes: 120 training and 30 test images of 1x12x12, 3 "
+        "classes; lenet, 1 epochs of sgd"
+    )
+
+
+def test_a_gpu_that_is_not_there_is_refused(data: str, tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(InputError, match=r"^device: 'cuda' but torch sees no GPU"):
+        Run(quick(tmp_path / "runs", dataset=data, device="cuda"))
+
+
+def test_weights_that_change_while_they_are_read_are_not_taken_for_others(
+    data: str, tmp_path: Path
+) -> None:
+    start = run(quick(tmp_path / "a", dataset=data, method="STD"))
+    made = Run(quick(tmp_path / "b", dataset=data, init_from=str(start.folder)))
+    (start.folder / "model.safetensors").write_bytes(b"")
+    made.train()
+    with pytest.raises(InputError, match=r"^init_from: "):
+        made.train()  # again, from weights that are gone
+
+
+def test_stripes_can_be_learned(tmp_path: Path) -> None:
+    done = run(quick(tmp_path, dataset=stripes(tmp_path / "s.npz"), epochs=15, method="STD"))
+    row = done.scores.query("attack == 'clean' and measure == 'average'").iloc[0]
+    assert row["value"] > 0.9
