@@ -106,7 +106,8 @@ def scored() -> dict[str, float]:
 
 
 SCHEDULES = ("halves", "both", "alternate")
-CASES = {f"train {m} {s}": (m, s) for m in csnb.METHODS for s in SCHEDULES}
+METHODS = [name for name, entry in csnb.METHODS.items() if not entry.file]
+CASES = {f"train {m} {s}": (m, s) for m in METHODS for s in SCHEDULES}
 RADII = {"linf": THREAT, "l2": csnb.ThreatModel(1.0, "l2", "pixel", True)}
 OWN = [name for name, entry in csnb.ATTACKS.items() if not entry.file and name != "CW"]
 ATTACKED = {f"attack {a} {n}": (a, t) for a in OWN for n, t in RADII.items()}  # at their defaults
@@ -170,6 +171,26 @@ def test_a_changed_rule_of_training_would_be_seen(change: dict[str, object]) -> 
 def test_a_changed_rule_of_an_attack_would_be_seen(attack: str, threat: csnb.ThreatModel) -> None:
     known = json.loads(FILE.read_text(encoding="utf-8"))["numbers"]["attack PGD linf"]
     assert differ(attacked(attack, threat), known)
+
+
+@pytest.mark.parametrize("name", ["example_loss", "l2_norm"])
+def test_a_changed_loss_would_be_seen(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = json.loads(FILE.read_text(encoding="utf-8"))["numbers"]["train CSA+L2 both"]
+    own = getattr(csnb.methods.paper, name)
+    monkeypatch.setattr(csnb.methods.paper, name, lambda *args: own(*args) * 1.0001)
+    assert differ(trained("CSA+L2", replace(RECIPE, schedule="both")), known)
+
+
+def test_a_change_of_float32_alone_would_be_seen() -> None:
+    """Such as another way to the gradient of a network that is sure of itself."""
+    known = json.loads(FILE.read_text(encoding="utf-8"))["numbers"]["attack PGD float32"]
+    assert not differ(attacked("PGD", kind="float32", times=CONFIDENT), known, "float32")
+    assert differ(attacked("PGD", kind="float64", times=CONFIDENT), known, "float32")
+
+
+def test_the_file_holds_each_case_and_no_other() -> None:
+    known = json.loads(FILE.read_text(encoding="utf-8"))
+    assert set(known["numbers"]) == {*CASES, *ATTACKED, "score"}
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from sweeping import write_sweep
+from batches import write_sweep
 
 from csnb import sweep
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from sweeping import (
+from batches import (
     SLEEP,
     alive,
     contents,

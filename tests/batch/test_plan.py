@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from sweeping import ROOT, write_sweep
+from batches import ROOT, write_sweep
 
 from csnb import Experiment, InputError, runs
 from csnb.__main__ import main

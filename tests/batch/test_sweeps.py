@@ -18,7 +18,7 @@ import numpy as np
 import papermill
 import pytest
 import yaml
-from sweeping import (
+from batches import (
     END,
     ROOT,
     START,
@@ -294,7 +294,7 @@ def test_a_dask_cluster_runs_a_sweep_as_this_machine_does(small: Path, tmp_path:
 WINDOWS = """
 import os, sys
 sys.modules["fcntl"] = None
-for name in ("getuid", "geteuid", "killpg", "sched_getaffinity"):
+for name in ("killpg", "sched_getaffinity"):
     if hasattr(os, name):
         delattr(os, name)
 """

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from making import QUICK, STRIPES, contents, costs_csv, stripes
+from test_structure import GRAPH
 
 import csnb
 from csnb import Experiment, InputError, Run, find_or_run, load_dataset, read_run, run
@@ -299,7 +300,16 @@ def test_jupyterlab_and_the_shell_find_the_same_runs(
     assert start.identity().digests["init_from"]
 
 
-# --- what a run is not (and test_structure.py: where ids are made, figures are not known)
+# --- what a run is not
+
+
+def test_what_is_drawn_said_tabulated_or_batched_is_not_known_where_an_id_is_made() -> None:
+    known, new = set(), {"experiment", "runs"}
+    while new:
+        known |= new
+        new = set().union(*(GRAPH[room] for room in new)) - known
+    assert {"data", "attacks", "methods", "models", "costs"} <= known
+    assert not known & {"figures", "paper", "batch", "runner", "progress", "__main__"}
 
 
 def test_csnbs_own_sources_are_no_part_of_an_identity(
