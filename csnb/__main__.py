@@ -83,10 +83,14 @@ def show(options: argparse.Namespace) -> None:
     import csnb
     from csnb.progress import say
 
+    if options.name:
+        say(getattr(csnb, options.kind.upper()).explained(options.name).to_string())
+        return
     for kind in [options.kind] if options.kind else KINDS:
-        registry = getattr(csnb, kind.upper())
-        table = registry.explained(options.name) if options.name else registry.table()
-        say(f"{table.to_string()}\n")
+        say(f"{kind}:")
+        for row in getattr(csnb, kind.upper()).table().itertuples():
+            say(f"  {row.Index}{row.options and f'({row.options})'}")
+            say(f"      {row.what} ({row.source})")
 
 
 @contextmanager

@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 from batches import write_sweep
+from filelock import FileLock
 
 from csnb import sweep
 
