@@ -51,10 +51,10 @@ class Experiment(BaseModel):
         "digits", description="of csnb list datasets, an .npz file, or file.py:function"
     )
     data_root: str = Field("", description="folder of the data sets; empty: $CSNB_DATA, else data")
-    model: str = Field("lenet", description="of csnb list models, such as lenet(kernels=5)")
+    model: str = Field("lenet", description="of csnb list models, options in parentheses")
     init_from: str = Field("", description="run folder whose weights to start from; empty: random")
 
-    method: str = Field("CSA", description="of csnb list methods, such as CSE(gamma=10)")
+    method: str = Field("CSA", description="of csnb list methods, options in parentheses")
     protected_class: int | str = Field(0, description="class p to protect: index, or name as text")
     cost: Real = Field(10.0, ge=0, description="c of Eq. 3, of mistakes that involve p; others: 1")
     cost_matrix: str = Field(
@@ -71,8 +71,8 @@ class Experiment(BaseModel):
         "halves", description="adversarial: halves (of epochs), both (each batch), alternate"
     )
     adversary: str = Field(
-        "PGD(steps=7)",
-        description="attack inside training; step_size 0, the default: 2.5 eps / steps",
+        "PGD",
+        description="attack inside training; default: 7 steps of 2.5 eps / steps",
     )
 
     eps: Real = Field(0.3, ge=0, description="radius of the threat model, in units of space")
@@ -84,7 +84,7 @@ class Experiment(BaseModel):
 
     attacks: str = Field(
         "FGSM, PGD, CW, MIA, L2BIA, LinfBIA",
-        description="to evaluate under, such as PGD(steps=100)",
+        description="to evaluate under, in this order",
     )
     robust: Literal["last", "worst"] = Field(
         "last", description="image that counts: last (as the paper) or worst (the first that fools)"
@@ -278,6 +278,6 @@ class Experiment(BaseModel):
 def parse_adversary(text: str) -> Spec:
     """The attack inside training.
 
-    As of `ATTACKS`, but that a step's size follows eps where none is given.
+    As of `ATTACKS`, but with 7 steps whose size follows eps where the text does not say.
     """
-    return ATTACKS.parse(text, step_size=0.0)
+    return ATTACKS.parse(text, steps=7, step_size=0.0)
