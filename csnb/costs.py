@@ -13,10 +13,9 @@ from csnb.errors import InputError, one_line
 
 
 def protect(classes: int, protected: int | Sequence[int], cost: float = 10.0) -> np.ndarray:
-    """Eq.
+    """Eq. 3, (m, m) float64.
 
-    3: ``cost`` where a protected class is predicted or true, else 1; 0 on the diagonal. (m, m)
-    float64.
+    ``cost`` where a protected class is predicted or true, else 1; 0 on the diagonal.
     """
     unknown = [p for p in np.atleast_1d(protected).tolist() if not 0 <= p < classes]
     if unknown:
@@ -33,9 +32,9 @@ def protect(classes: int, protected: int | Sequence[int], cost: float = 10.0) ->
 def costs_from_pairs(
     classes: int, pairs: Mapping[tuple[int, int], float], *, default: float = 1.0
 ) -> np.ndarray:
-    """A cost matrix from ``{(predicted, true).
+    """A cost matrix from ``{(predicted, true): cost}``, (m, m) float64.
 
-    Cost}``; ``default`` for every other mistake. (m, m) float64.
+    ``default``: for every other mistake.
     """
     costs = np.full((classes, classes), default, dtype=float)
     np.fill_diagonal(costs, 0)

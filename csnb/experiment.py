@@ -4,6 +4,7 @@ import re
 import types
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import cache, cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -199,7 +200,7 @@ class Experiment(BaseModel):
         digests["costs"] = costs_digest(costs)
         if self.init_from:
             digests["init_from"] = weights_digest(self.init_from)
-        files = self._files()
+        files = self._files(specs)
         for spec in chain.from_iterable(specs.values()):
             if spec.entry.file:
                 name = Path(spec.entry.file).name
@@ -209,7 +210,7 @@ class Experiment(BaseModel):
                     raise InputError(
                         f"{name}: {before} and {files[name]}; allowed: different names"
                     )
-        defaults = type(self)()
+        defaults = _defaults(type(self))
         return Identity(
             parameters=self._canonical(files, specs),
             given=tuple(
@@ -227,9 +228,8 @@ class Experiment(BaseModel):
 
     def specs(self) -> dict[str, list[Spec]]:
         """The functions that make this run, by parameter; of files of one's own as they are now."""
-        npz = npz_file(self.dataset, self.data_root)
         return {
-            "dataset": [] if npz else [find_source(self.dataset, self.data_root)],
+            "dataset": [] if self._npz else [find_source(self.dataset, self.data_root)],
             "model": [MODELS.parse(self.model)],
             "method": [METHODS.parse(self.method)],
             "adversary": [parse_adversary(self.adversary)],
@@ -237,10 +237,14 @@ class Experiment(BaseModel):
             "monitor": [ATTACKS.parse(self.monitor)] if self.monitor else [],
         }
 
-    def _files(self) -> dict[str, str]:
+    @cached_property
+    def _npz(self) -> Path | None:
+        """The file that the data set is, if it is one. Raises InputError."""
+        return npz_file(self.dataset, self.data_root)
+
+    def _files(self, specs: Mapping[str, list[Spec]]) -> dict[str, str]:
         """The inputs that are files, by parameter: where they lie."""
-        npz = npz_file(self.dataset, self.data_root)
-        files = {"dataset": str(npz)} if npz else {}
+        files = {"dataset": str(self._npz)} if self._npz and not specs["dataset"] else {}
         if self.cost_matrix:
             files["cost_matrix"] = str(Path(self.cost_matrix).expanduser().absolute())
         if self.init_from:
@@ -273,6 +277,12 @@ class Experiment(BaseModel):
                 named, full = rf"(?<![^\s,]){re.escape(kind)}:", f"{quoted(file)}:"
                 parameters[name] = re.sub(named, lambda _, full=full: full, parameters[name])
         return cls(**parameters)
+
+
+@cache
+def _defaults(kind: type[Experiment]) -> Experiment:
+    """An experiment of which nothing is given."""
+    return kind()
 
 
 def parse_adversary(text: str) -> Spec:

@@ -24,4 +24,5 @@ def project() -> Path:
 
 def resolve(path: str | Path) -> Path:
     """An absolute path; a relative one is taken from `project`."""
-    return project() / Path(path).expanduser()
+    path = Path(path).expanduser()
+    return path if path.is_absolute() else project() / path

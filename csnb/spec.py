@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from keyword import iskeyword
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -116,7 +117,13 @@ class Entry:
         """Of the source of a function that is not csnb's own; csnb's is covered by `NUMERICS`."""
         if not self.file or self.loaded:
             return self.loaded
-        return source_digest(inspect.getsource(self.make).encode())
+        try:
+            return source_digest(inspect.getsource(self.make).encode())
+        except (OSError, TypeError):
+            raise InputError(
+                f"{self.kind}: {self.name!r} has no source to tell its runs from others by; "
+                "allowed: a function of a notebook or a file"
+            ) from None
 
     def described(self) -> str:
         """The options as a signature, such as ``steps=40, step_size=0.01``."""
@@ -140,7 +147,7 @@ class Spec:
         """The entry's name, without options."""
         return self.entry.name
 
-    @property
+    @cached_property
     def label(self) -> str:
         """Name and the options that differ from their defaults, in the order of the signature."""
         fields = self.entry.options
@@ -177,6 +184,7 @@ class Registry(Mapping[str, Entry]):
         self.kind = kind
         self._entries: dict[str, Entry] = {}
         self._made: list[Entry] = []  # all of them: two files may use one name
+        self._parsed: dict[tuple[Any, ...], Spec] = {}  # of csnb's own: a sweep asks 10,000 times
 
     def __getitem__(self, name: str) -> Entry:
         return self._entries[name]
@@ -214,6 +222,7 @@ class Registry(Mapping[str, Entry]):
                 )
             self._entries[entry.name] = entry
             self._made.append(entry)
+            self._parsed.clear()
             return make
 
         return add
@@ -231,6 +240,13 @@ class Registry(Mapping[str, Entry]):
                 f"{self.kind}: {text!r} is not allowed; "
                 f"allowed: a name, such as {next(iter(self), 'Name')}"
             )
+        key = (text, *defaults.items())
+        spec = self._parsed.get(key) or self._parse(text, defaults)
+        if not spec.entry.file:  # which may change
+            self._parsed[key] = spec
+        return spec
+
+    def _parse(self, text: str, defaults: Mapping[str, Any]) -> Spec:
         match = PATTERN.fullmatch(text)
         if match is None:
             raise InputError(
@@ -420,11 +436,8 @@ def _value(node: ast.expr) -> Any:
 def _literal(value: Any) -> str:
     """A value as a spec has it: words without quotes."""
     if isinstance(value, str):
-        return (
-            value
-            if value.isidentifier() and value not in ("True", "False", "None")
-            else repr(value)
-        )
+        bare = value.isascii() and value.isidentifier() and not iskeyword(value)
+        return value if bare and value not in ("true", "false") else repr(value)
     return (
         f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else repr(value)
     )

@@ -93,6 +93,12 @@ def test_a_spec_is_a_name_with_literal_options(
     assert spec(17) == (17, *(defaults | options).values())
 
 
+@pytest.mark.parametrize("word", ["class", "None", "True", "true", "false", "µ", "a b", "1", ""])
+def test_words_that_mean_something_else_are_quoted(things: Registry, word: str) -> None:
+    spec = things.parse(f"Thing(name={word!r})")
+    assert spec.options["name"] == word and things.parse(str(spec)) == spec
+
+
 def test_text_is_shortest_options_in_the_order_of_the_signature(things: Registry) -> None:
     assert str(things.parse("Thing(size=0.5, count=3)")) == "Thing"
     text = "Thing(name=x, flag=true, size=1e0, kind='square', count=4)"

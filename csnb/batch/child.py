@@ -23,8 +23,7 @@ class Failure(Exception):
 
 
 def main() -> int:
-    """Execute the task on stdin (JSON, one line). The end of stdin is that of the runner: nothing
-    is left then.
+    """Execute the task on stdin (JSON, one line); stdin's end is the runner's, and nothing remains.
 
     Writes the executed notebook, and outcome.json (a failure's name and line) into its folder.
     """
@@ -51,11 +50,8 @@ def execute(notebook: Path, target: Path, parameters: dict[str, Any], sockets: P
     from traitlets.config import Config
 
     os.environ.pop("MPLBACKEND", None)  # Agg, say: the notebook would be without its figures
-    files = {
-        "transport": "ipc",
-        "ip": str(sockets / "k"),
-        "connection_file": str(sockets / "k.json"),
-    }
+    sockets = sockets / "k"
+    files = {"transport": "ipc", "ip": str(sockets), "connection_file": f"{sockets}.json"}
     ended = papermill.execute_notebook(
         verbatim(notebook),
         verbatim(target),
@@ -91,12 +87,10 @@ def named(error: BaseException) -> tuple[str, str]:
         return "kernel killed", "the kernel died while the notebook ran (killed, or out of memory)"
     if "Kernel died before replying" in text:
         return "no kernel", "it ended before the notebook began"
-    if kind in ("KilledWorker", "BrokenProcessPool"):  # of executors
-        return "killed", text
-    return "raised", text if kind in (
-        "PapermillExecutionError",
-        "InputError",
-    ) else f"{kind}: {text}"
+    if kind in ("KilledWorker", "BrokenProcessPool", "CancelledError"):  # of executors
+        return "killed", text or kind
+    clear = kind in ("PapermillExecutionError", "InputError")
+    return "raised", text if clear else f"{kind}: {text}"
 
 
 def _end_with_runner(folder: Path) -> None:

@@ -8,7 +8,6 @@ import shutil
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -91,13 +90,8 @@ def make_plan(
     ``file``: a YAML, or the name of one of csnb's own. ``only``: keep the runs whose parameters
     have these values. Raises InputError for whatever is wrong.
     """
-    pairs, plan = _jobs(_own(file), resolve(runs), dict(only or {})), []
-    with ThreadPoolExecutor() as pool:  # hashing releases the interpreter
-        while chunk := list(itertools.islice(pairs, 256)):  # identities hold cost matrices
-            found = pool.map(lambda pair: inspect(pair[0].folder, pair[1]), chunk)
-            slim = (replace(status, result=None) for status in found)
-            plan += zip((job for job, _ in chunk), slim, strict=True)
-    return plan
+    jobs = _jobs(_own(file), resolve(runs), dict(only or {}))
+    return [(job, replace(inspect(job.folder, content), result=None)) for job, content in jobs]
 
 
 def run_ids(file: str | Path) -> list[str]:

@@ -140,15 +140,16 @@ def describe(name: str, root: str | Path | None = None) -> Description:
     Of a data set of csnb's that is not at hand, or needs no files, what ``known.json`` says:
     nothing is downloaded.
     """
+    root = data_folder(root)
     file = npz_file(name, root)
     if file is not None:
-        return _loaded(name, str(data_folder(root)), _state([file]))
+        return _loaded(name, str(root), _state([file]))
     source = find_source(name, root)
-    folder = data_folder(root) / FOLDERS.get(name, "no files")
+    folder = root / FOLDERS.get(name, "no files")
     if name in KNOWN and not folder.is_dir():
         return Description(tuple(KNOWN[name]["classes"]), KNOWN[name]["digests"])
     files = list(folder.rglob("*")) if name in FOLDERS else []
-    return _loaded(name, str(data_folder(root)), (source.entry.digest, *_state(files)))
+    return _loaded(name, str(root), (source.entry.digest, *_state(files)))
 
 
 def _state(files: Iterable[Path]) -> tuple[object, ...]:

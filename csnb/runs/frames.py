@@ -61,13 +61,11 @@ def read_scores(folders: Iterable[str | Path]) -> pd.DataFrame:
 
 
 def read_histories(folders: Iterable[str | Path]) -> pd.DataFrame:
-    """The histories of these runs, a row per epoch (see `fit`), with ``fuzziness`` (Eq.
-
-    8 over all convolutions).
+    """The histories of these runs, a row per epoch (see `fit`).
 
     Each row names its run, data set (a file's name without its folder), model, method, protected
-    class, seed, the ``epochs`` of the whole training, commit and machine. Raises InputError where a
-    run is not done.
+    class, seed, the ``epochs`` of the whole training, commit and machine. ``fuzziness``: Eq. 8 over
+    all convolutions. Raises InputError where a run is not done.
     """
     parts = []
     for folder in map(Path, folders):
@@ -90,10 +88,9 @@ def protected_class(result: Mapping[str, Any]) -> int | str:
 
 
 def overall_fuzziness(history: pd.DataFrame, weights: Mapping[str, np.ndarray]) -> pd.Series:
-    """Eq.
+    """Eq. 8 over all convolutions, from that of each.
 
-    8 over all convolutions, from that of each: a mean over all weights, so that a layer counts by
-    its size.
+    It is a mean over all weights: a layer counts by its size.
 
     ``history``: columns ``fuzziness.<layer>``. ``weights``: of `read_weights`, by name
     ``body.<layer>.weight``.

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -41,14 +42,14 @@ class Identity:
     files: dict[str, str]
     numerics: int
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Ten hexadecimal digits: equal for equal content, whatever the numbers of csnb were."""
         shape = {k: self.parameters[k] for k in self.given if k not in BY_CONTENT}
         content = [shape, list(self.protected), self.digests]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
 
-    @property
+    @cached_property
     def run_id(self) -> str:
         """Name of the run's folder: readable, then `key`."""
         name, method = Path(self.parameters["dataset"]).stem, self.parameters["method"]

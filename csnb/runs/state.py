@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import lru_cache
 from json import JSONDecodeError
 from pathlib import Path
@@ -20,6 +22,7 @@ from csnb.runs.identity import NUMERICS, Identity, changed_inputs
 
 KEYS = ("dataset", "model", "method", "protected_class", "seed")  # columns of every frame
 ROW = ("attack", "measure", "class", "correct", "total", "value", "low", "high")  # of the scores
+JUST_NOW = 100_000_000  # nanoseconds
 State = Literal["done", "todo", "running", "interrupted", "failed", "stale", "broken"]
 
 
@@ -56,6 +59,9 @@ def inspect(folder: str | Path, wanted: Identity | None = None) -> Status:
 
 def _inspect(folder: Path, wanted: Identity | None) -> Status:
     running = is_running(folder)
+    traces = {folder.name, wanted.key} if wanted is not None and not running else set()
+    if traces and not traces & _listed(folder.parent).traces:
+        return _sibling(folder, wanted) or Status("todo", folder=folder)
     if not running:
         _settle(folder)
     place = folder if folder.exists() or wanted is None else _same_content(folder, wanted)
@@ -100,9 +106,11 @@ def _finished(folder: Path, wanted: Identity | None) -> Status:
 
 def _left(folder: Path) -> bool:
     """Whether a folder without a result holds something of a run, or is none."""
-    if folder.exists() and not folder.is_dir():
-        return True
-    return any((folder / name).exists() for name in (*FILES, "notebook.ipynb"))
+    if not folder.exists():
+        return False
+    return not folder.is_dir() or any(
+        (folder / name).exists() for name in (*FILES, "notebook.ipynb")
+    )
 
 
 def _complete(result: Mapping[str, Any]) -> None:
@@ -187,11 +195,17 @@ def is_running(folder: Path) -> bool:
 
 def _settle(folder: Path) -> None:
     """Finish a publication that a kill broke off, where that may be done."""
-    if any((folder.parent / f".{folder.name}.{kind}").exists() for kind in ("ready", "old")):
-        try:
-            settle(folder.parent, folder.name)
-        except OSError:
-            return
+    if not any((folder.parent / f".{folder.name}.{kind}").exists() for kind in ("ready", "old")):
+        return
+    lock = FileLock(folder.parent / ".locks" / folder.name, thread_local=False)
+    try:
+        with suppress(NotImplementedError):
+            lock.acquire(blocking=False)
+        settle(folder.parent, folder.name)
+    except OSError:  # Timeout is one: somebody else is at it
+        return
+    finally:
+        lock.release()
 
 
 def _failure(folder: Path) -> Status | None:
@@ -209,13 +223,13 @@ def _failure(folder: Path) -> Status | None:
 
 def _same_content(folder: Path, wanted: Identity) -> Path:
     """The folder of the same run under another readable name, else ``folder``."""
-    return folder.parent / _names(folder.parent)[0].get(wanted.key, folder.name)
+    return folder.parent / _listed(folder.parent).names.get(wanted.key, folder.name)
 
 
 def _sibling(folder: Path, wanted: Identity) -> Status | None:
     """A finished run of the same parameters whose inputs were others."""
     head = folder.name.removesuffix(f"-{wanted.key}")
-    for name in _names(folder.parent)[1].get(head, ()):
+    for name in _listed(folder.parent).heads.get(head, ()):
         try:
             changed = wanted.differs(Identity.from_json(read_result(folder.parent / name)))
         except (OSError, ValueError, KeyError, TypeError):
@@ -225,9 +239,27 @@ def _sibling(folder: Path, wanted: Identity) -> Status | None:
     return None
 
 
-def _names(runs: Path) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """The folders in ``runs``: by key, and by the readable part of their names."""
-    return _listing(str(runs), runs.stat().st_mtime_ns) if runs.is_dir() else ({}, {})
+@dataclass(frozen=True)
+class _Listing:
+    """What lies in a folder of runs: names by key, names by their readable part.
+
+    ``traces``: names and keys, also of runs that are under way or were broken off.
+    """
+
+    names: dict[str, str] = field(default_factory=dict)
+    heads: dict[str, list[str]] = field(default_factory=dict)
+    traces: set[str] = field(default_factory=set)
+
+
+def _listed(runs: Path) -> _Listing:
+    """What lies in ``runs``; read once for each state of it."""
+    try:
+        changed = runs.stat().st_mtime_ns
+    except OSError:
+        return _Listing()
+    # a folder's time is coarse: what has just changed may change again within it
+    settled = time.time_ns() - changed > JUST_NOW
+    return (_listing if settled else _listing.__wrapped__)(str(runs), changed)
 
 
 def _what_is_wrong(error: Exception) -> str:
@@ -240,12 +272,14 @@ def _what_is_wrong(error: Exception) -> str:
 
 
 @lru_cache(maxsize=8)
-def _listing(runs: str, changed: int) -> tuple[dict[str, str], dict[str, list[str]]]:
-    keys: dict[str, str] = {}
-    heads: dict[str, list[str]] = {}
+def _listing(runs: str, changed: int) -> _Listing:
+    found = _Listing()
     for path in Path(runs).iterdir():
-        head, dash, key = path.name.rpartition("-")
-        if dash and not path.name.startswith("."):
-            keys[key] = path.name
-            heads.setdefault(head, []).append(path.name)
-    return keys, heads
+        hidden = path.name.startswith(".")
+        name = path.stem[1:] if hidden else path.name
+        head, dash, key = name.rpartition("-")
+        found.traces.update((name, key))
+        if dash and not hidden:
+            found.names[key] = name
+            found.heads.setdefault(head, []).append(name)
+    return found

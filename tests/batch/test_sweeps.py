@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -236,16 +236,22 @@ def test_a_busy_run_comes_again_until_it_is_done() -> None:
 
 
 def test_a_run_that_an_executor_loses_is_a_failure(tmp_path: Path) -> None:
-    class KilledWorker(Exception):
-        """As dask has it."""
+    errors = {
+        "a": type("KilledWorker", (Exception,), {})("out of memory"),  # dask's
+        "b": ModuleNotFoundError("csnb"),
+        "c": CancelledError(),
+    }
 
     def call(given: Job, attempt: int) -> Status:
-        raise KilledWorker("out of memory") if given.run_id == "a" else ModuleNotFoundError("csnb")
+        raise errors[given.run_id]
 
-    jobs = [Job(name, tmp_path, {}, (), Path(), None, Path()) for name in "ab"]
-    ended = dict(records(jobs, Recorder(call), 2))
-    assert ended["a"].reason == "killed: out of memory"
-    assert ended["b"].reason == "raised: ModuleNotFoundError: csnb"
+    jobs = [Job(name, tmp_path, {}, (), Path(), None, Path()) for name in errors]
+    ended = {name: found.reason for name, found in records(jobs, Recorder(call), 2)}
+    assert ended == {
+        "a": "killed: out of memory",
+        "b": "raised: ModuleNotFoundError: csnb",
+        "c": "killed: CancelledError",
+    }
     assert json.loads((tmp_path / "a" / "failed.json").read_text())["reason"] == "killed"
 
 

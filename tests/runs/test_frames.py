@@ -100,7 +100,7 @@ def test_no_runs_are_an_empty_frame_and_no_folder_is_refused(tmp_path: Path) -> 
         read_runs(tmp_path / "nowhere")
 
 
-MANY = 1_000
+MANY = 600
 
 
 def test_thousands_of_runs_are_read_within_seconds_in_little_memory(tmp_path: Path) -> None:

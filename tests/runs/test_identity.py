@@ -3,6 +3,7 @@
 import json
 import shutil
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,50 @@ def test_an_edited_file_of_ones_own_makes_its_run_stale(
     wanted = quick(tmp_path, **asked).identity()
     assert inspect(tmp_path / "runs" / wanted.run_id, wanted).reason == "mine.py has changed"
     assert find_or_run(quick(tmp_path, **asked)) != old
+
+
+@pytest.fixture
+def of_a_notebook() -> Iterator[Callable[..., None]]:
+    """Registers an attack as a cell of a notebook does."""
+    before = dict(csnb.ATTACKS)
+
+    def define(function: Callable[..., Any]) -> None:
+        function.__name__, function.__module__ = "Cell", "__main__"
+        csnb.attack(function)
+
+    yield define
+    csnb.ATTACKS._entries = before
+
+
+def test_an_edited_cell_makes_its_run_stale(
+    data: str, tmp_path: Path, of_a_notebook: Callable[..., None]
+) -> None:
+    def one(target: Any, x: Any, y: Any, *, by: float = 0.1) -> Any:
+        return x + by
+
+    def two(target: Any, x: Any, y: Any, *, by: float = 0.1) -> Any:
+        return x - by
+
+    of_a_notebook(one)
+    asked = {"dataset": data, "attacks": "Cell(by=0.2)"}
+    old = find_or_run(quick(tmp_path, **asked))
+    assert find_or_run(quick(tmp_path, **asked)) == old and inspect(old).state == "done"
+    of_a_notebook(two)
+    wanted = quick(tmp_path, **asked).identity()
+    assert inspect(tmp_path / "runs" / wanted.run_id, wanted).state == "stale"
+    assert find_or_run(quick(tmp_path, **asked)) != old
+    of_a_notebook(one)
+    assert find_or_run(quick(tmp_path, **asked)) == old
+
+
+def test_a_function_without_source_is_no_part_of_a_run(
+    data: str, tmp_path: Path, of_a_notebook: Callable[..., None]
+) -> None:
+    space: dict[str, Any] = {}
+    exec("def f(target, x, y): return x", space)
+    of_a_notebook(space["f"])
+    with pytest.raises(InputError, match=r"'Cell' has no source .* allowed: a function of a note"):
+        Run(quick(tmp_path, dataset=data, attacks="Cell"))
 
 
 def test_a_file_that_is_edited_while_a_run_is_under_way_does_not_get_into_it(
@@ -416,8 +461,17 @@ def test_training_and_evaluating_again_leave_the_finished_run_until_it_is_writte
     assert ids(tmp_path) == {folder.name}
 
 
-@pytest.mark.parametrize("where", ["fit", "evaluate", "provenance", "score"])
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, InputError, MemoryError])
+@pytest.mark.parametrize(
+    ("where", "error"),
+    [
+        ("fit", InputError),
+        ("fit", KeyboardInterrupt),
+        ("evaluate", RuntimeError),
+        ("evaluate", InputError),
+        ("score", KeyboardInterrupt),
+        ("provenance", MemoryError),
+    ],
+)
 def test_a_failure_anywhere_leaves_the_finished_run(
     where: str, error: type[BaseException], data: str, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
