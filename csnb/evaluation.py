@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from csnb.attacks import ATTACKS, ThreatModel, perturb
+from csnb.errors import InputError
 from csnb.models import Normalized
 from csnb.spec import Spec
-from csnb.statistics import Z95, wilson
+from csnb.statistics import average, weighted_sum, wilson
 
 BATCH = 256  # images attacked at once; random starts depend on it
 
@@ -43,10 +44,18 @@ class Outcome:
 
 @torch.no_grad()
 def predict(model: Normalized, x: Tensor) -> np.ndarray:
-    """Predicted classes (N,) of pixels ``x`` (N, C, H, W), in evaluation mode."""
+    """Predicted classes (N,) of pixels ``x`` (N, C, H, W), in evaluation mode.
+
+    Raises InputError for logits that are not finite: the largest of them means nothing.
+    """
     model.eval()
-    batches = [model(batch).argmax(1) for batch in x.split(BATCH)]
-    return torch.cat(batches).cpu().numpy()
+    predictions = []
+    for batch in x.split(BATCH):
+        logits = model(batch)
+        if not logits.isfinite().all():
+            raise InputError("model: gives logits that are not finite; allowed: finite weights")
+        predictions.append(logits.argmax(1))
+    return torch.cat(predictions).cpu().numpy()
 
 
 def evaluate(
@@ -121,11 +130,11 @@ def score(
     A row per ``attack`` ("clean" too) and ``measure``, with ``value``, 95 % ``low`` and ``high``.
 
     ``measure``: ``accuracy`` (a row per attacked class: ``class``, ``correct``, ``total``, Wilson
-    interval); ``average`` (of the class accuracies; interval by MOVER from the Wilson ones) and
-    ``worst`` (class; its interval ignores that it was picked) where every class was attacked;
-    ``false_alarms`` (images of other classes taken for the protected one, of all such images);
-    ``mean_cost`` (of ``costs``, per image; +-1.96 standard errors); ``linf`` and ``l2`` (mean
-    perturbation, in pixels of [0, 1]).
+    interval); ``average`` (of the class accuracies, see `statistics.average`) and ``worst`` (class;
+    its interval ignores that it was picked) where every class was attacked; ``false_alarms``
+    (images of other classes taken for the protected one, of all such images); ``mean_cost`` (of
+    ``costs``, per image, see `statistics.weighted_sum`); ``linf`` and ``l2`` (mean perturbation,
+    in pixels of [0, 1]).
     """
     rows: list[dict[str, object]] = []
     for attack, predictions in outcome.predictions.items():
@@ -158,11 +167,10 @@ def _score_counts(
     ]
     if len(seen) == len(classes):
         share = correct / total
-        mean, m = share.mean(), len(classes)
-        spread = np.sqrt(((share - low) ** 2).sum()) / m, np.sqrt(((high - share) ** 2).sum()) / m
+        low, high = average(share, total)
         rows.append(
-            {"measure": "average", "correct": correct.sum(), "total": total.sum(), "value": mean}
-            | {"low": mean - spread[0], "high": mean + spread[1]}
+            {"measure": "average", "correct": correct.sum(), "total": total.sum()}
+            | {"value": share.mean(), "low": low, "high": high}
         )
         rows.append(rows[int(share.argmin())] | {"measure": "worst"})
     others = total.sum() - total[p]
@@ -172,12 +180,11 @@ def _score_counts(
             {"measure": "false_alarms", "class": classes[p]}
             | _share(alarms, others, wilson(alarms, others))
         )
-    mean = (counts * costs).sum() / total.sum()
-    error = np.sqrt(max((counts * costs**2).sum() / total.sum() - mean**2, 0) / total.sum())
-    low, high = max(mean - Z95 * error, 0), mean + Z95 * error
-    rows.append(
-        {"measure": "mean_cost", "total": total.sum(), "value": mean, "low": low, "high": high}
-    )
+    n, levels = int(total.sum()), np.unique(costs[costs > 0])
+    charged = [int(counts[costs == level].sum()) for level in levels]
+    low, high = weighted_sum(levels, charged, n) if len(levels) else (0.0, 0.0)
+    mean = (counts * costs).sum() / n
+    rows.append({"measure": "mean_cost", "total": n, "value": mean, "low": low, "high": high})
     return rows
 
 

@@ -1,7 +1,8 @@
-"""Intervals of shares and of their differences, at 95 %."""
+"""Intervals at 95 % of shares, of their means and differences, and paired tests."""
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.stats import binom
 
 Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
 
@@ -31,3 +32,51 @@ def difference(
         np.hypot(high - share, other - other_low),
     )
     return gap - below, gap + above
+
+
+def average(shares: ArrayLike, totals: ArrayLike) -> tuple[float, float]:
+    """95 % interval of the plain mean of shares, of ``totals`` > 0 independent images each.
+
+    Wilson's, with as many images as give the mean's variance if all shares are equal,
+    m^2 / sum(1 / n_i). Shares that differ have less variance: it is then on the safe side.
+    """
+    shares, totals = np.asarray(shares, dtype=float), np.asarray(totals, dtype=float)
+    n = len(totals) ** 2 / (1 / totals).sum()
+    low, high = wilson(shares.mean() * n, n)
+    return float(low), float(high)
+
+
+def weighted_sum(weights: ArrayLike, counts: ArrayLike, total: int) -> tuple[float, float]:
+    """95 % interval of sum_k weights_k share_k, where ``counts`` of ``total`` images are of kind k.
+
+    MOVER of the Wilson intervals (Zou and Donner, Statistics in Medicine 27, 2008); shares of one
+    total hinder each other, so that taking them for independent is on the safe side. ``weights``
+    >= 0. Of one kind it is Wilson's interval times its weight.
+    """
+    weights, counts = np.asarray(weights, dtype=float), np.asarray(counts, dtype=float)
+    low, high = wilson(counts, total)
+    share = counts / total
+    value = float(weights @ share)
+    below = np.hypot.reduce(weights * (share - low))
+    above = np.hypot.reduce(weights * (high - share))
+    return max(value - float(below), 0.0), value + float(above)
+
+
+def mcnemar(first: ArrayLike, second: ArrayLike) -> float:
+    """Two-sided p of "both are right equally often", on the same images: McNemar's exact test.
+
+    ``first`` and ``second``: (N,) bool, which images each gets right.
+    """
+    first, second = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
+    one, other = int((first & ~second).sum()), int((~first & second).sum())
+    return float(min(1.0, 2 * binom.cdf(min(one, other), one + other, 0.5)))
+
+
+def holm(p: ArrayLike) -> np.ndarray:
+    """p values (k,) of k tests, adjusted for the family (Holm 1979)."""
+    p = np.asarray(p, dtype=float)
+    order = np.argsort(p)
+    steps = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(steps, 1)
+    return adjusted

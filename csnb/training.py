@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from csnb.attacks import ATTACKS, ThreatModel, perturb
+from csnb.attacks import ATTACKS, ThreatModel, moved
 from csnb.errors import InputError
 from csnb.losses import fuzziness
 from csnb.methods import METHODS, Batch, Method, Task
@@ -51,7 +51,7 @@ class Trainer:
     def adversarial(self, x: Tensor, y: Tensor) -> Tensor:
         """A batch's adversarial images, by the recipe's attack on what the method maximises."""
         loss = self.method.maximise(Batch(self.model, x, y))
-        return perturb(self.model, x, y, self.adversary, self.threat, loss=loss)
+        return moved(self.model, x, y, self.adversary, self.threat, loss=loss)
 
     def update(self, x: Tensor, y: Tensor, adversarial: Tensor | None = None) -> None:
         """One optimiser step on images ``x`` (B, C, H, W) with labels ``y`` (B,)."""
@@ -105,7 +105,7 @@ def fit(
         model, METHODS.parse(method)(Task(model, matrix, tuple(protected))), recipe, threat
     )
     order = torch.Generator().manual_seed(seed)
-    history = []
+    history, weights = [], list(model.parameters())
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for epoch in range(recipe.epochs):
@@ -115,10 +115,10 @@ def fit(
             seen = _train_epoch(trainer, x, y, epoch, order, on_update)
             row = {"epoch": epoch + 1, "lr": recipe.rate(epoch), "examples": "+".join(seen)}
             row |= trainer.take_means() | _fuzziness_by_layer(model)
-            if not np.isfinite(row["loss"]):
+            if not (np.isfinite(row["loss"]) and all(p.isfinite().all() for p in weights)):
                 raise InputError(
-                    f"lr: {recipe.lr:g} makes the loss {row['loss']} in epoch {epoch + 1}; "
-                    "allowed: less"
+                    f"training: loss {row['loss']:g} or weights not finite in epoch {epoch + 1}; "
+                    "allowed: finite first weights, and a smaller lr, cost, gamma or eps"
                 )
             history.append(row | {"seconds": time.perf_counter() - start} | measure())
             on_epoch(history[-1])

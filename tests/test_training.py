@@ -112,8 +112,8 @@ def test_both_updates_with_clean_images_then_with_those_adversarial_to_the_model
     own = method != "ADV"
 
     def inner(logits: Tensor, labels: Tensor) -> Tensor:
-        loss = cross_entropy(logits, labels, reduction="sum")
-        return loss + (logits.softmax(1) * costs[:, labels].T).sum() if own else loss
+        loss = cross_entropy(logits, labels, reduction="none")
+        return (loss + (logits.softmax(1) * costs[:, labels].T).sum(1) if own else loss).sum()
 
     adversarial = perturb(by_hand, x, y, beyond, THREAT, loss=inner, seed=3)
     step(method, by_hand, x, y)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from csnb.attacks.gradient import recognised
 from csnb.attacks.threat import Loss, Target, ThreatModel
-from csnb.losses import cross_entropy_sum
+from csnb.errors import InputError
 from csnb.models import Normalized
 from csnb.spec import ATTACKS, Spec
 
@@ -22,22 +22,46 @@ def perturb(
     attack: str | Spec,
     threat: ThreatModel,
     *,
-    loss: Loss = cross_entropy_sum,
+    loss: Loss | None = None,
     robust: Literal["last", "worst"] = "last",
     seed: int | None = None,
 ) -> Tensor:
-    """Adversarial images (B, C, H, W) for pixels ``x`` (B, C, H, W) in [0, 1] with labels ``y``
-    (B,).
+    """Adversarial images (B, C, H, W) for pixels ``x`` (B, C, H, W) in [0, 1], labels ``y`` (B,).
 
     ``attack``: of `ATTACKS`, such as ``"PGD(steps=100, restarts=5)"``. ``loss``: what is maximised
-    (not by CW). ``robust``: ``last`` gives the images that the attack returns; ``worst`` gives each
-    image's first iterate that fools the model, the clean image included, and stops there (on a GPU,
-    up to 7 steps later): no image that ``last`` fools stands. ``seed``: of random starts; None
-    continues torch's global generator. A pixel whose value is not finite (a model with non-finite
-    gradients) is left as it was. The model is attacked in evaluation mode and left as it was: mode,
-    gradients, requires_grad. Raises InputError for an unknown attack or option.
+    (not by CW), default cross-entropy. ``robust``: ``last`` gives the images that the attack
+    returns; ``worst`` gives each image's first iterate that fools the model, the clean image
+    included, and stops there (on a GPU, up to 7 steps later): no image that ``last`` fools stands.
+    ``seed``: of random starts; None continues torch's global generator. The model is attacked in
+    evaluation mode and left as it was: mode, gradients, requires_grad. Raises InputError for an
+    unknown attack or option, for pixels outside [0, 1], and where the images come out not finite.
     """
+    low, high = (float(v) for v in x.aminmax()) if x.numel() else (0.0, 1.0)
+    if not (low >= 0 and high <= 1):
+        raise InputError(f"x: pixels from {low:g} to {high:g}; allowed: [0, 1]")
     spec = ATTACKS.parse(attack)
+    images = moved(model, x, y, spec, threat, loss=loss, robust=robust, seed=seed)
+    if not images.isfinite().all():
+        raise InputError(
+            f"{spec}: gives pixels that are not finite; "
+            "allowed: a model with finite gradients, and smaller steps"
+        )
+    return images
+
+
+def moved(
+    model: Normalized,
+    x: Tensor,
+    y: Tensor,
+    spec: Spec,
+    threat: ThreatModel,
+    *,
+    loss: Loss | None = None,
+    robust: Literal["last", "worst"] = "last",
+    seed: int | None = None,
+) -> Tensor:
+    """As `perturb`, without a look at the numbers: for the batches of a training."""
+    x = x.detach()
     if not len(x) or (threat.eps == 0 and spec.name != "CW"):
         return x.clone()
     with _frozen(model), _seeded(seed):
@@ -46,12 +70,13 @@ def perturb(
         if target.stop:
             found = torch.where(recognised(target, units, y).view(-1, 1, 1, 1), found, units)
         images = model.denormalize(found) if threat.space == "normalized" else found
-    # what did not move is x to the bit
-    return torch.where(torch.isfinite(images) & (found != units), images, x)
+    if threat.bounded:
+        images = images.clamp(0, 1)  # there and back again may leave it by a rounding
+    return torch.where(found == units, x, images)  # what did not move is x to the bit
 
 
 def _aim(
-    model: Normalized, x: Tensor, threat: ThreatModel, loss: Loss, stop: bool
+    model: Normalized, x: Tensor, threat: ThreatModel, loss: Loss | None, stop: bool
 ) -> tuple[Target, Tensor]:
     """The target in the threat model's units, and the images in these."""
     normalized = threat.space == "normalized"
@@ -70,9 +95,7 @@ def _aim(
 
 @contextmanager
 def _frozen(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, parameters without gradients (a sixth faster), and everything as before at
-    the end.
-    """
+    """Evaluation mode, parameters without gradients (a sixth faster); as before at the end."""
     modes = {module: module.training for module in model.modules()}
     needed = {p: p.requires_grad for p in model.parameters()}
     model.eval().requires_grad_(False)

@@ -8,7 +8,9 @@ from typing import Literal
 from torch import Tensor
 
 from csnb.errors import InputError, choices
+from csnb.losses import cross_entropy_sum, log_odds
 
+Gradient = Literal["exact", "float32"]
 Loss = Callable[[Tensor, Tensor], Tensor]  # (logits (B, m), labels (B,)) -> sum over the batch
 
 
@@ -46,7 +48,7 @@ class Target:
     ``predict``: images (B, C, H, W) in the threat model's units to logits (B, m). ``box``: the
     least and the greatest valid image in these units, (C, H, W) each. ``bounded``: images must stay
     in it. ``order``: of the norm, 2 or inf. ``loss``: what is to be maximised, summed over the
-    batch. ``stop``: at the first iterate that fools the model.
+    batch (None: cross-entropy). ``stop``: at the first iterate that fools the model.
     """
 
     predict: Callable[[Tensor], Tensor]
@@ -54,14 +56,16 @@ class Target:
     bounded: bool
     eps: float
     order: float
-    loss: Loss
+    loss: Loss | None
     stop: bool
 
-    @property
-    def clip(self) -> dict[str, Tensor | None]:
-        """The box as advertorch takes it."""
-        low, high = self.box if self.bounded else (None, None)
-        return {"clip_min": low, "clip_max": high}
+    def climb(self, gradient: Gradient) -> Loss:
+        """What an attack climbs: the loss, or cross-entropy by an exact gradient or torch's."""
+        if self.loss is not None:
+            return self.loss
+        if gradient == "float32":
+            return cross_entropy_sum
+        return lambda logits, labels: log_odds(logits, labels).sum()
 
     def step(self, step_size: float, steps: int) -> float:
         """A step's size: as given, or for 0 the one that follows eps."""

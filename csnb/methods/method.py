@@ -6,8 +6,6 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from csnb.losses import cross_entropy_sum
-
 Loss = Callable[[Tensor, Tensor], Tensor]  # (logits (B, m), labels (B,)) -> a number
 
 
@@ -41,15 +39,15 @@ class Method:
 
     ``loss``: of a batch, its mean loss and the logits that count for training accuracy.
     ``adversarial``: trains on adversarial examples too, by the recipe's schedule. ``maximise``:
-    what their attack maximises, summed over the batch; it is made once for each batch, so that it
-    may look at the clean images. ``penalty``: on the weights, added to the loss; ``penalised``: on
-    which. ``terms``: the parts of the loss, as Fig. 1 shows them.
+    what their attack maximises (None: cross-entropy), summed over the batch; it is made once for
+    each batch, so that it may look at the clean images. ``penalty``: on the weights, added to the
+    loss; ``penalised``: on which. ``terms``: the parts of the loss, as Fig. 1 shows them.
     """
 
     loss: Callable[[Batch], tuple[Tensor, Tensor]]
     terms: tuple[str, ...]
     adversarial: bool = False
-    maximise: Callable[[Batch], Loss] = lambda batch: cross_entropy_sum
+    maximise: Callable[[Batch], Loss | None] = lambda batch: None
     penalty: Callable[[], Tensor] | None = None
     penalised: Literal["", "convs", "all"] = ""
 

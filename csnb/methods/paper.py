@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor
 
-from csnb.losses import REGULARISERS, cross_entropy_sum, example_loss, l2_norm
+from csnb.losses import REGULARISERS, example_loss, l2_norm, log_objective
 from csnb.methods.method import Batch, Loss, Method, Task, on_examples
 from csnb.models import conv_weights
 from csnb.spec import Count, Real, method
@@ -101,14 +101,18 @@ def cse_adv(
     )
 
 
-def _objective(costs: Tensor | None, reduction: str = "mean") -> Loss:
-    return lambda logits, labels: example_loss(logits, labels, costs, reduction)
+def _objective(costs: Tensor | None) -> Loss:
+    return lambda logits, labels: example_loss(logits, labels, costs)
 
 
-def _maximise(task: Task, inner: str) -> Callable[[Batch], Loss]:
-    """The max of Eq. 4: of the method's own objective, or of cross-entropy alone."""
-    loss = _objective(task.costs, "sum") if inner == "objective" else cross_entropy_sum
-    return lambda batch: loss
+def _maximise(task: Task, inner: str) -> Callable[[Batch], Loss | None]:
+    """The max of Eq. 4: of the method's own objective, or of cross-entropy alone.
+
+    Each image's logarithm of it has the same maxima, and gradients that do not underflow.
+    """
+    if inner == "cross_entropy":
+        return lambda batch: None
+    return lambda batch: lambda logits, labels: log_objective(logits, labels, task.costs).sum()
 
 
 def _fuzziness(task: Task, gamma: float, regulariser: str, convs: int) -> Callable[[], Tensor]:

@@ -8,28 +8,22 @@ environment variable ``CSNB_NATIVE=0``, read at first use, switches the compiled
 """
 
 import ctypes
-import hashlib
 import os
-import platform
-import shutil
-import subprocess
-import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.functional import conv2d, max_pool2d, relu
 from torch.utils import _python_dispatch
 
+from csnb.models.compiled import load
+
 SOURCE = Path(__file__).with_name("native.cpp")
-FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fPIC", "-shared")
 IMPORTED_BY = os.getpid()
 LARGEST = 1 << 17  # weights; beyond, the matrix products of torch are as fast
-PATIENCE = 120  # seconds for the compiler, which takes about three
 
 
 def conv_pool_relu(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
@@ -169,73 +163,6 @@ def _call(name: str, sizes: ctypes.Array, *tensors: Tensor | None) -> bool:
 
 @cache
 def _library() -> ctypes.CDLL | None:
-    """The compiled code, from the user's cache if it is there or can be put there.
-
-    None if it cannot be had.
-    """
-    if os.environ.get("CSNB_NATIVE") == "0":
-        return None
-    given = os.environ.get("CXX", "").split()
-    command = next(
-        (
-            words
-            for words in ([given] if given else [["c++"], ["g++"], ["clang++"]])
-            if shutil.which(words[0])
-        ),
-        None,
-    )
-    if command is None:
-        return None
-    try:
-        name = f"native-{_key(command)}.so"
-        try:
-            return _cached(command, _cache_folder() / name)
-        except (
-            OSError,
-            RuntimeError,
-            NotImplementedError,
-        ):  # no home, no right to write there or to run what is there
-            with tempfile.TemporaryDirectory(
-                prefix="csnb-"
-            ) as folder:  # once loaded, the file is no longer needed
-                return _cached(command, Path(folder) / name)
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _key(command: list[str]) -> str:
-    """Names all that the compiled code depends on."""
-    version = subprocess.run(
-        [*command, "--version"], check=True, capture_output=True, timeout=PATIENCE
-    ).stdout
-    processor = Path("/proc/cpuinfo")
-    lines = processor.read_text().splitlines() if processor.exists() else [platform.processor()]
-    features = sorted(
-        {line for line in lines if line.startswith(("flags", "Features", "model", "CPU"))}
-    )
-    rest = repr((command, shutil.which(command[0]), FLAGS, platform.machine(), features)).encode()
-    return hashlib.sha256(b"\0".join([SOURCE.read_bytes(), version, rest])).hexdigest()[:32]
-
-
-def _cache_folder() -> Path:
-    """The user's own folder for compiled code. Raises OSError or RuntimeError if there is none."""
-    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    folder = (base if base.is_absolute() else Path.home() / ".cache") / "csnb"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
-        raise PermissionError(f"{folder}: somebody else's; code from there is not run")
-    return folder
-
-
-def _cached(command: list[str], path: Path) -> ctypes.CDLL:
-    """Loads ``path``, compiled first if it is not there. Raises OSError or SubprocessError."""
-    with FileLock(path.with_suffix(".lock"), timeout=2 * PATIENCE):
-        if not path.exists():
-            part = path.with_suffix(f".{os.getpid()}")
-            compile_it = [*command, *FLAGS, str(SOURCE), "-o", str(part)]
-            try:
-                subprocess.run(compile_it, check=True, capture_output=True, timeout=PATIENCE)
-                part.replace(path)  # in one step: whoever sees the file sees all of it
-            finally:
-                part.unlink(missing_ok=True)
-    return ctypes.CDLL(str(path))
+    """The compiled code; None if it cannot be had, or is switched off."""
+    off = os.environ.get("CSNB_NATIVE") == "0"
+    return None if off else load(SOURCE, ("csnb_forward", "csnb_backward"))

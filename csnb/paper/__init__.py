@@ -7,15 +7,18 @@ from csnb.paper.tables import (
     accuracies,
     compare,
     findings,
+    gradients,
     measured,
     oddities,
     orderings,
+    paired,
     printed,
     published,
 )
 from csnb.paper.view import Table
 
 __all__ = [
-    "TEST_IMAGES", "Table", "accuracies", "compare", "findings", "measured", "minmax",
-    "normalization", "oddities", "orderings", "printed", "published", "reading", "theory",
+    "TEST_IMAGES", "Table", "accuracies", "compare", "findings", "gradients", "measured",
+    "minmax", "normalization", "oddities", "orderings", "paired", "printed", "published",
+    "reading", "theory",
 ]  # fmt: skip

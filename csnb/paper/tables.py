@@ -10,7 +10,8 @@ from pandas.io.formats.style import Styler
 from csnb.errors import InputError
 from csnb.figures import table
 from csnb.methods import METHODS
-from csnb.statistics import difference, wilson
+from csnb.spec import split
+from csnb.statistics import difference, holm, mcnemar, wilson
 
 TEST_IMAGES = {  # of each class
     "mnist": (980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009),
@@ -28,7 +29,10 @@ ORDERINGS = (  # pairs of which the first is said to be above the second
     ("CSE+ADV", "CSA"),
     ("CSA", "ADV"),
 )
-SOURCES = ("published", "ours")
+SOURCES = ("published", "float32", "exact")
+FLOAT32 = "gradient=float32"  # of attacks: as the paper's library computed it
+LEVEL = 0.05  # of tests
+VERDICTS = ["above", "below", "unclear"]
 CELL = ["attack", "method", "protected_class"]
 DIGITS = 5e-5  # half a unit in the last place that is printed
 
@@ -65,10 +69,12 @@ def compare(scores: pd.DataFrame, dataset: str) -> pd.DataFrame:
 
     ``scores``: of `read_runs`, whose runs differ in method, protected class and seed only, else
     InputError. Columns: attack, method, protected_class, ``n`` test images, ``published``,
-    ``bold``, ``ours`` (mean over ``seeds``) with Wilson ``low`` and ``high``, ``difference`` (ours
-    - published) with ``difference_low`` and ``difference_high`` (Newcombe), and ``verdict``: agrees
-    (that interval holds 0), higher, lower, not run, not published. Intervals are those of drawing n
-    test images: another seed's training may differ by more.
+    ``bold``, ``ours`` (mean over ``seeds``) with Wilson ``low`` and ``high``; where an attack was
+    run with float32 gradients, as the paper's library has them, ``ours`` is that, and ``exact`` the
+    same with exact ones. ``difference`` (ours - published) with ``difference_low`` and
+    ``difference_high`` (Newcombe), and ``verdict``: agrees (that interval holds 0), higher, lower,
+    not run, not published. Intervals are those of drawing n test images: to agree is to be
+    compatible with that; another seed's training may differ by more.
     """
     theirs = published().query("dataset == @dataset").drop(columns=["table", "dataset"])
     frame = theirs.merge(_ours(scores, dataset), "outer", CELL, suffixes=("", "_ours"))
@@ -99,7 +105,24 @@ def _ours(scores: pd.DataFrame, dataset: str) -> pd.DataFrame:
         raise InputError(f"runs: several of {where}; allowed: 1")
     means = {"ours": ("value", "mean"), "n": ("total", "first"), "seeds": ("seed", "count")}
     ours = ours.groupby(CELL, as_index=False).agg(**means)
-    return ours.astype({"protected_class": int, "ours": float})
+    return _by_gradient(ours.astype({"protected_class": int, "ours": float}))
+
+
+def _by_gradient(ours: pd.DataFrame) -> pd.DataFrame:
+    """A row per attack instead of one for each of its gradients: ``ours`` and ``exact``."""
+    rounded = ours["attack"].str.contains(FLOAT32, regex=False)
+    exact = ours.loc[~rounded, [*CELL, "ours"]].rename(columns={"ours": "exact"})
+    float32 = ours[rounded].assign(attack=ours.loc[rounded, "attack"].map(_plain))
+    only = ours[~rounded].merge(float32[CELL], "left", CELL, indicator=True)
+    only = only[only.pop("_merge") == "left_only"]
+    return pd.concat([float32.merge(exact, "left", CELL), only.assign(exact=np.nan)])
+
+
+def _plain(attack: str) -> str:
+    """An attack's label without its gradient."""
+    name, _, options = attack.partition("(")
+    kept = [option for option in split(options.removesuffix(")")) if option != FLOAT32]
+    return f"{name}({', '.join(kept)})" if kept else name
 
 
 def _sorted(frame: pd.DataFrame) -> pd.DataFrame:
@@ -111,44 +134,90 @@ def _sorted(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.sort_values(CELL, ignore_index=True)
 
 
-def orderings(comparison: pd.DataFrame) -> pd.DataFrame:
+def paired(hits: pd.DataFrame, dataset: str) -> pd.DataFrame:
+    """Do two methods of `ORDERINGS` differ on the same images of the class that both protect?
+
+    ``hits``: of `read_hits`. A row per pair, attack, ``gradient`` (exact, float32), class and seed:
+    ``n`` images, the accuracies ``first`` and ``second``, how many images ``only_first`` and
+    ``only_second`` get right, ``p`` of McNemar's exact test, ``holm`` (p adjusted for all rows of
+    the same gradient) and ``verdict``: above, below or unclear at 5 %. The tests are of these
+    networks: they know nothing of another seed's.
+    """
+    places = ["attack", "protected_class", "seed"]
+    ours = _protecting(hits[hits["dataset"].astype(str) == Path(dataset).name])
+    parts = []
+    for first, second in ORDERINGS:
+        left, right = (ours[ours["method"] == name] for name in (first, second))
+        parts.append(left.merge(right, on=places, suffixes=("", "_second")))
+        parts[-1]["pair"] = f"{first} > {second}"
+    pairs = pd.concat(parts, ignore_index=True)
+    images = list(zip(pairs["hits"], pairs["hits_second"], strict=True))
+    frame = pairs[["pair", *places]].assign(
+        attack=pairs["attack"].map(_plain),
+        gradient=np.where(pairs["attack"].str.contains(FLOAT32, regex=False), "float32", "exact"),
+        n=[len(a) for a, _ in images],
+        first=[a.mean() for a, _ in images],
+        second=[b.mean() for _, b in images],
+        only_first=[int((a & ~b).sum()) for a, b in images],
+        only_second=[int((b & ~a).sum()) for a, b in images],
+        p=[mcnemar(a, b) for a, b in images],
+    )
+    families = frame.groupby("gradient")["p"]
+    frame["holm"] = families.transform(holm) if len(frame) else frame["p"]
+    clear, up = frame["holm"] < LEVEL, frame["only_first"] > frame["only_second"]
+    frame["verdict"] = np.select([clear & up, clear & ~up], ["above", "below"], "unclear")
+    return frame
+
+
+def _protecting(hits: pd.DataFrame) -> pd.DataFrame:
+    """Those of a class that the run protects, or of any where it protects none."""
+    protected = [
+        str(p) in str(classes).split("+")
+        for p, classes in zip(hits["p"], hits["protected_class"], strict=True)
+    ]
+    names = hits["method"].astype(str).str.partition("(")[0] if len(hits) else hits["method"]
+    kept = hits[np.array(protected, dtype=bool) | names.isin(UNPROTECTING)]
+    return kept.drop(columns="protected_class").rename(columns={"p": "protected_class"})
+
+
+def orderings(comparison: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
     """What the paper says of its methods: in how many classes is one of a pair above the other?
 
     Its tables have no ADV: whether costs protect more than adversarial training alone is for our
-    runs to say. A row for each pair and attack; columns ``above``, ``below`` (the 95 % interval of
-    the difference leaves 0 out) and ``unclear`` under ``published`` and under ``ours``; only
-    classes that have both cells count.
+    runs to say. A row for each pair and attack; columns ``above``, ``below`` and ``unclear`` under
+    ``published`` (by Newcombe's interval of the difference: its images are not known), ``float32``
+    and ``exact`` (of ``tests``, see `paired`; classes times seeds).
     """
-    places, counts = [], []
-    cells = comparison.set_index(["attack", "protected_class"])
+    known = comparison.dropna(subset=["published"]).set_index(["attack", "protected_class"])
+    counts = {}
     for first, second in ORDERINGS:
-        left, right = (cells[cells["method"] == name] for name in (first, second))
+        left, right = (known[known["method"] == name] for name in (first, second))
         pair = left.merge(right, left_index=True, right_index=True, suffixes=("", "_second"))
         for attack, part in pair.groupby(level="attack", observed=True):
-            places.append((f"{first} > {second}", attack))
-            counts.append([count for source in SOURCES for count in _count(part, source)])
+            sizes = (part["n"], part["n_second"])
+            low, high = difference(part["published"], sizes[0], part["published_second"], sizes[1])
+            said = np.select([low > 0, high < 0], ["above", "below"], "unclear")
+            counts[f"{first} > {second}", attack, "published"] = pd.Series(said).value_counts()
+    for place, part in tests.groupby(["pair", "attack", "gradient"], observed=True):
+        counts[place] = part["verdict"].value_counts()
+    pairs = [f"{first} > {second}" for first, second in ORDERINGS]
+    order = {name: k for k, name in enumerate([*comparison["attack"].cat.categories])}
+    places = sorted({key[:2] for key in counts}, key=lambda k: (pairs.index(k[0]), order[k[1]]))
     index = pd.MultiIndex.from_tuples(places, names=["pair", "attack"])
-    columns = pd.MultiIndex.from_product([SOURCES, ["above", "below", "unclear"]])
-    return pd.DataFrame(counts, index, columns, dtype=int)
+    columns = pd.MultiIndex.from_product([SOURCES, VERDICTS])
+    values = [[counts.get((*k, s), {}).get(v, 0) for s, v in columns] for k in places]
+    return pd.DataFrame(values, index, columns, dtype=int)
 
 
-def _count(pairs: pd.DataFrame, source: str) -> tuple[int, int, int]:
-    """How many of the pairs of cells are above, below, unclear."""
-    pairs = pairs.dropna(subset=[source, f"{source}_second"])
-    other, sizes = pairs[f"{source}_second"], (pairs["n"], pairs["n_second"])
-    low, high = difference(pairs[source], sizes[0], other, sizes[1])
-    above, below = int((low > 0).sum()), int((high < 0).sum())
-    return above, below, len(pairs) - above - below
-
-
-def findings(comparison: pd.DataFrame) -> list[str]:
-    """What our runs say of the paper's orderings, by classes: a line per pair that was run."""
-    ours = orderings(comparison)["ours"]
-    ours = ours[ours.sum(axis=1) > 0]
-    return [
-        f"**{pair}**: {'; '.join(_grouped(counts.droplevel('pair')))}"
-        for pair, counts in ours.groupby(level="pair", sort=False)
-    ]
+def findings(tests: pd.DataFrame) -> list[str]:
+    """What `paired` tests say of the paper's orderings: a line per pair and gradient."""
+    lines = []
+    for (pair, gradient), part in tests.groupby(["pair", "gradient"], sort=False):
+        counts = pd.crosstab(part["attack"], part["verdict"]).reindex(columns=VERDICTS)
+        order = dict.fromkeys(part["attack"])
+        said = "; ".join(_grouped(counts.fillna(0).astype(int).loc[list(order)]))
+        lines.append(f"**{pair}**, {gradient} gradients: {said}")
+    return lines
 
 
 def _grouped(counts: pd.DataFrame) -> Iterable[str]:
@@ -157,7 +226,26 @@ def _grouped(counts: pd.DataFrame) -> Iterable[str]:
         total, attacks = above + below + unclear, ", ".join(rows.index)
         words = {"holds": above, "reversed": below, "unclear": unclear}
         said = ", ".join(f"{word} in {count}" for word, count in words.items() if count)
-        yield f"{said} of {total} {'class' if total == 1 else 'classes'} under {attacks}"
+        yield f"{said} of {total} {'comparison' if total == 1 else 'comparisons'} under {attacks}"
+
+
+def gradients(comparison: pd.DataFrame) -> pd.DataFrame:
+    """Where float32 gradients protect: float32 less exact accuracy, by attack and method.
+
+    Columns: ``cells`` that have both, mean ``float32`` and ``exact``, and the largest gap, with the
+    class that has it.
+    """
+    both = comparison.dropna(subset=["ours", "exact"])
+    both = both.assign(gap=both["ours"] - both["exact"])
+    rows = {}
+    for place, part in both.groupby(["attack", "method"], observed=True):
+        worst = part.loc[part["gap"].idxmax()]
+        means = {"float32": part["ours"].mean(), "exact": part["exact"].mean()}
+        rows[place] = {"cells": len(part)} | means
+        rows[place] |= {"largest gap": worst["gap"], "of class": worst["protected_class"]}
+    index = pd.MultiIndex.from_tuples(rows, names=["attack", "method"])
+    columns = ["cells", "float32", "exact", "largest gap", "of class"]
+    return pd.DataFrame(list(rows.values()), index, columns)
 
 
 def oddities(dataset: str) -> pd.DataFrame:
@@ -200,12 +288,20 @@ def printed(comparison: pd.DataFrame) -> Styler:
 
 
 def measured(comparison: pd.DataFrame) -> pd.DataFrame:
-    """Ours in the same layout, each with its 95 % interval as text; n under each class."""
-    texts = [
-        f"{ours:.3f} [{low:.3f}, {high:.3f}]"
-        for ours, low, high in comparison[["ours", "low", "high"]].to_numpy()
-    ]
-    cells = comparison.assign(text=np.where(comparison["ours"].notna(), texts, "not run"))
+    """Ours in the same layout, each with its 95 % interval as text; n under each class.
+
+    What was run with both gradients has a row for each.
+    """
+    both = comparison["exact"].notna()
+    named = comparison.assign(attack=comparison["attack"].astype(str))
+    first = named.assign(attack=named["attack"] + np.where(both, " (float32)", ""))
+    cells = pd.concat([first, named[both].assign(ours=named.loc[both, "exact"])])
+    low, high = wilson(cells["ours"] * cells["n"], cells["n"])
+    numbers = zip(cells["ours"], low, high, strict=True)
+    texts = [f"{ours:.3f} [{lo:.3f}, {hi:.3f}]" for ours, lo, hi in numbers]
+    cells["text"] = np.where(cells["ours"].notna(), texts, "not run")
+    order = [t for a in comparison["attack"].cat.categories for t in (f"{a} (float32)", a)]
+    cells["attack"] = pd.Categorical(cells["attack"], [t for t in order if t in set(cells.attack)])
     sizes = comparison.groupby("protected_class")["n"].first()
     layout = _wide(cells, "text").fillna("not run")
     return layout.rename(columns={p: f"{p} (n = {n})" for p, n in sizes.items()})

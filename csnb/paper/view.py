@@ -12,7 +12,7 @@ from pandas.io.formats.style import Styler
 from csnb import figures
 from csnb.paper import tables
 from csnb.paper.readings import Text, reading
-from csnb.runs import read_run, read_runs
+from csnb.runs import read_hits, read_run, read_runs
 
 HEADINGS = {  # of `Table.show`, with what stands above each section
     "printed": """## What the paper printed
@@ -21,18 +21,28 @@ Accuracy of the test images of class $p$, by the model that protects $p$. Bold a
     "measured": """## What we measured
 
 The same cells with 95 % Wilson intervals of drawing these test images; n is their number. Another
-seed's training may differ by more.""",
+seed's training may differ by more. FGSM, PGD, MIA and BIA climb the cross-entropy: "float32" by the
+gradient that the paper's library computes, which loses the true class where the network leads by
+17 logits or more, the rows without by an exact one.""",
+    "gradients": """## What the paper's gradient hides
+
+Mean accuracy over the cells that were attacked with both gradients, and the cell where they differ
+most: what float32 adds is no protection.""",
     "differences": """## Side by side
 
-Ours less the published accuracy; "=": the 95 % interval of the difference (Newcombe) holds 0, the
-cell agrees; blank: not run.""",
+Ours, by float32 gradients as the paper's library has them, less the published accuracy; "=": the
+95 % interval of the difference (Newcombe) holds 0: the cell is compatible with drawing n images;
+blank: not run.""",
     "verdicts": "The verdicts, counted:",
     "averages": "Means over the cells that have both values:",
     "orderings": """## Does one method protect better than another?
 
-In how many classes the first of a pair is above the second, below it, or neither, by the 95 %
-interval of their difference. ADV is adversarial training without costs or fuzziness, which the
-paper's tables leave out.""",
+In how many classes the first of a pair is above the second, below it, or neither: of the published
+accuracies by Newcombe's interval of the difference, of ours by McNemar's exact test, since both
+networks met the same images, at 5 % after Holm's correction for all comparisons of one gradient.
+ADV is adversarial training without costs or fuzziness, which the paper's tables leave out. These
+are statements about the networks that were trained, not about all trainings.""",
+    "tests": "The largest differences on the same images, by exact gradients:",
     "findings": "In words, from our runs:",
     "clean": """## The other side of protection
 
@@ -45,6 +55,7 @@ Cells that do not fit each other, whatever we measure.""",
 }
 OF_PUBLISHED = ("printed", "differences", "verdicts", "averages", "oddities")
 NO_RUN = "*No run of this table is there.*"
+MOST = 12  # rows of a table of the largest differences
 Shown = Styler | Text | plt.Axes
 
 
@@ -69,6 +80,12 @@ class Table:
     def comparison(self) -> pd.DataFrame:
         """Every cell, published and ours (see `compare`)."""
         return tables.compare(self.scores, self.dataset)
+
+    @cached_property
+    def paired(self) -> pd.DataFrame:
+        """Pairs of methods on the same images (see `csnb.paper.paired`)."""
+        hits = read_hits(self.folder, self.scores["run"].astype(str).unique())
+        return tables.paired(hits, self.dataset)
 
     @property
     def there(self) -> str:
@@ -99,6 +116,13 @@ class Table:
         """Ours in the same layout with intervals."""
         return figures.table(tables.measured(self.comparison).replace(r" \[", "\n[", regex=True))
 
+    def gradients(self) -> Shown:
+        """Float32 gradients beside exact ones (see `csnb.paper.gradients`)."""
+        found = tables.gradients(self.comparison)
+        if found.empty:
+            return Text("*No run was attacked with both gradients.*")
+        return figures.table(found, precision=3)
+
     def differences(self) -> Shown:
         """The heatmap of ours less the published accuracies."""
         if not self.known:
@@ -125,17 +149,30 @@ class Table:
 
     def orderings(self) -> Shown:
         """For each pair of methods and attack, the counts of `csnb.paper.orderings`."""
-        counts = tables.orderings(self.comparison)
+        counts = tables.orderings(self.comparison, self.paired)
         if counts.empty:
             return Text("*No class has two methods to compare.*")
-        for source in ("published", "ours"):  # blank where there is nothing to compare
+        for source in tables.SOURCES:  # blank where there is nothing to compare
             part = counts[source].astype("Int64")
             counts[source] = part.mask(part.sum(axis=1) == 0)
-        return figures.table(counts if self.known else counts["ours"])
+        return figures.table(counts.dropna(axis=1, how="all"))
+
+    def tests(self) -> Shown:
+        """The paired comparisons by exact gradients that are furthest apart."""
+        rows = self.paired[self.paired["gradient"] == "exact"].drop(columns="gradient")
+        if rows.empty:
+            return Text("*No class has two methods to compare.*")
+        gap = (rows["only_first"] - rows["only_second"]).abs() / rows["n"]
+        rows = rows.loc[gap.sort_values(ascending=False, kind="stable").index[:MOST]]
+        shown = rows.assign(
+            p=rows["p"].map("{:.1e}".format), holm=rows["holm"].map("{:.1e}".format)
+        )
+        names = {name: name.replace("_", " ") for name in shown}
+        return figures.table(shown.rename(columns=names).set_index(["pair", "attack"]), precision=3)
 
     def findings(self) -> Text:
         """The orderings of our runs in words (see `csnb.paper.findings`)."""
-        said = tables.findings(self.comparison)
+        said = tables.findings(self.paired)
         return Text("\n".join(f"- {line}" for line in said) or "*No pair of methods was run.*")
 
     def clean(self) -> Shown:

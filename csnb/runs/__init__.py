@@ -9,7 +9,7 @@ from csnb.runs.folder import (
     run_folders,
     write_atomically,
 )
-from csnb.runs.frames import read_histories, read_run, read_runs, read_scores
+from csnb.runs.frames import read_histories, read_hits, read_run, read_runs, read_scores
 from csnb.runs.identity import Identity
 from csnb.runs.provenance import provenance
 from csnb.runs.state import Status, inspect, progress, status
@@ -25,6 +25,7 @@ __all__ = [
     "provenance",
     "publish",
     "read_histories",
+    "read_hits",
     "read_run",
     "read_runs",
     "read_scores",

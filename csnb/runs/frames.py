@@ -15,6 +15,7 @@ from csnb.runs.folder import read_weights, run_folders
 from csnb.runs.state import KEYS, ROW, inspect
 
 NAMES, COUNTS, NUMBERS = ROW[:3], ROW[3:5], ROW[5:]
+HITS = ("attack", "p", "hits")
 
 
 def read_run(folder: str | Path) -> dict[str, Any]:
@@ -58,6 +59,27 @@ def read_scores(folders: Iterable[str | Path]) -> pd.DataFrame:
     for folder in map(Path, folders):
         table.add(folder.name, read_run(folder))
     return table.frame()
+
+
+def read_hits(folder: str | Path, ids: Iterable[str]) -> pd.DataFrame:
+    """Which images each of these runs gets right: a row per run, attack and attacked class.
+
+    Columns: ``run``, data set, method, protected class and seed, ``attack``, ``p`` (the class's
+    index) and ``hits``, (n,) bool for the class's test images in their order: the same images in
+    every run of a data set. Raises InputError where a run is not done.
+    """
+    rows = []
+    for run in ids:
+        result = read_run(Path(folder, run))
+        parameters = result["parameters"] | {"protected_class": protected_class(result)}
+        known = {"run": run} | {name: parameters[name] for name in KEYS if name != "model"}
+        with np.load(Path(folder, run, "predictions.npz")) as arrays:
+            labels, attacked = arrays["labels"], arrays["attacked"]
+            for name in (n for n in arrays.files if n not in ("labels", "attacked", "clean")):
+                right, true = arrays[name] == labels[attacked], labels[attacked]
+                places = ((int(p), right[true == p]) for p in np.unique(true))
+                rows += [known | {"attack": name, "p": p, "hits": hits} for p, hits in places]
+    return pd.DataFrame(rows, columns=["run", *(k for k in KEYS if k != "model"), *HITS])
 
 
 def read_histories(folders: Iterable[str | Path]) -> pd.DataFrame:

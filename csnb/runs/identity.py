@@ -17,7 +17,7 @@ from csnb.errors import InputError
 from csnb.paths import resolve
 from csnb.spec import source_digest
 
-NUMERICS = 1  # raised whenever csnb's numbers change: of training, attacks, data or scores
+NUMERICS = 2  # raised whenever csnb's numbers change: of training, attacks, data or scores
 BY_CONTENT = ("dataset", "protected_class", "cost", "cost_matrix", "init_from")  # digests say it
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from csnb import ThreatModel, perturb
 from csnb.attacks.gradient import random_start
+from csnb.losses import log_odds
 from csnb.models import Normalized
 
 # In two classes, raising the loss of class 0 means moving along w1 - w0: x + eps sign(w1 - w0) is
@@ -121,3 +122,78 @@ def test_random_starts_fill_the_ball_uniformly(order: float) -> None:
     assert size.max() <= 0.5 + 1e-6
     # In two dimensions a quarter lies within half the radius; +-4 standard errors of 20,000 draws.
     assert abs(float((size < 0.25).float().mean()) - 0.25) < 4 * math.sqrt(0.25 * 0.75 / 20_000)
+
+
+# Exact gradients: what torch's cross-entropy says in float64 while that can be trusted, the closed
+# form beyond, of a network that is sure of its answer.
+
+
+def sure(lead: float) -> tuple[Normalized, Tensor, Tensor]:
+    """A linear network of three classes that gives class 0 ``lead`` more logits than the next."""
+    weights = torch.tensor([[2.0, -1.0, 0.5, 0.0], [1.0, 1.0, 0.5, -2.0], [-1.0, 0.5, 2.0, 1.0]])
+    x = torch.full((1, 1, 2, 2), 0.5)
+    bias = -(x.flatten(1) @ weights.T)[0]
+    return linear(weights, bias + torch.tensor([lead, 0.0, -0.5])), x, torch.tensor([0])
+
+
+def uphill(model: Normalized, x: Tensor) -> Tensor:
+    """d cross-entropy / dx for class 0, but for its length: sum_j q_j w_j - w_0 over the others."""
+    layer = model.body[-1]
+    q = model(x)[0, 1:].double().softmax(0)
+    slope = q @ layer.weight[1:].double() - layer.weight[0].double()
+    return slope.view_as(x).detach()
+
+
+@pytest.mark.parametrize("lead", [0.0, 10.0, 17.0, 40.0, 200.0, 1000.0])
+@pytest.mark.parametrize("attack", ["FGSM", "PGD(steps=30, step_size=0.02)", "MIA", "LinfBIA"])
+def test_exact_gradients_find_the_best_corner_however_sure_the_network_is(
+    attack: str, lead: float
+) -> None:
+    model, x, y = sure(lead)
+    found = perturb(model, x, y, attack, ThreatModel(0.1, space="pixel"), seed=0)
+    torch.testing.assert_close(found - x, 0.1 * uphill(model, x).sign().float(), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("lead", [0.0, 10.0, 40.0, 200.0])
+@pytest.mark.parametrize("attack", ["FGSM", "MIA(steps=1, step_size=0.2)", "L2BIA(steps=1)"])
+def test_exact_steps_in_l2_have_their_whole_length_along_the_gradient(
+    attack: str, lead: float
+) -> None:
+    model, x, y = sure(lead)
+    found = perturb(model, x, y, attack, ThreatModel(0.2, norm="l2", space="pixel"))
+    slope = uphill(model, x)
+    size = 0.05 if "BIA" in attack else 0.2
+    expected = (size * slope / slope.norm()).float()
+    torch.testing.assert_close(found - x, expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("lead", [0.0, 5.0, 12.0, 25.0])
+def test_exact_gradients_have_the_direction_of_cross_entropys_in_float64(lead: float) -> None:
+    torch.manual_seed(0)
+    z = torch.randn(6, 5, dtype=torch.float64)
+    y = torch.arange(6) % 5
+    z[torch.arange(6), y] += lead
+    slopes = []
+    for loss, logits in ((torch.nn.functional.cross_entropy, z), (log_odds, z.float())):
+        logits = logits.clone().requires_grad_()
+        slopes.append(torch.autograd.grad(loss(logits, y).sum(), logits)[0].double())
+    ours, theirs = (s / s.abs().amax(1, keepdim=True) for s in slopes)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_float32_gradients_lose_the_true_class_of_a_network_that_is_sure() -> None:
+    """What the paper's library computed: named, and another."""
+    model, x, y = sure(40.0)
+    threat = ThreatModel(0.1, space="pixel")
+    exact, rounded = (
+        perturb(model, x, y, f"FGSM(gradient={kind})", threat) for kind in ("exact", "float32")
+    )
+    others = model.body[-1].weight[1:]
+    blind = (model(x)[0, 1:].softmax(0) @ others).sign().view_as(x)  # without -w_0
+    torch.testing.assert_close(rounded - x, 0.1 * blind, atol=1e-6, rtol=0)
+    assert model(exact)[0].diff()[0] > model(rounded)[0].diff()[0]
+    unsure, x, y = sure(1.0)
+    exact, rounded = (
+        perturb(unsure, x, y, f"FGSM(gradient={kind})", threat) for kind in ("exact", "float32")
+    )
+    assert torch.equal(exact, rounded)

@@ -50,7 +50,8 @@ def test_images_are_those_of_advertorch(attack: str, space: str) -> None:
     reference = ADVERTORCH[attack](model.body if normalized else model, 0.3, box)
     torch.manual_seed(5)
     expected = reference.perturb(model.normalize(x) if normalized else x, y)
-    spec = "CW(steps=10, searches=2)" if attack == "CW" else attack
+    cw = "CW(steps=10, searches=2, step_size=0.01)"
+    spec = cw if attack == "CW" else f"{attack}(gradient=float32)"
     threat = ThreatModel(0.3, space=space, bounded=True)
     found = perturb(model, x, y, spec, threat, seed=5)
     torch.testing.assert_close(
@@ -79,6 +80,7 @@ def test_perturbation_stays_in_its_ball_and_is_finite(
     assert torch.isfinite(found).all()
     if bounded or attack == "CW":
         assert found.min() >= -1e-6 and found.max() <= 1 + 1e-6
+        assert not bounded or (found.min() >= 0 and found.max() <= 1)
     if attack != "CW":
         delta = (found - x) / (0.25 if space == "normalized" else 1)
         l2 = attack == "L2BIA" or (norm == "l2" and attack != "LinfBIA")
@@ -118,10 +120,19 @@ def test_model_is_left_as_it_was_when_the_attack_fails() -> None:
 
 
 @pytest.mark.parametrize("attack", [name for name in ATTACKS if name != "CW"])
-def test_model_with_gradients_that_are_not_finite_gives_clean_pixels(attack: str) -> None:
+def test_images_that_come_out_not_finite_are_refused(attack: str) -> None:
     model, (x, y) = lenet(), images()
     model.body.fc3.weight.data.fill_(math.nan)
-    assert torch.isfinite(perturb(model, x, y, FEW[attack], ThreatModel(0.3))).all()
+    with pytest.raises(InputError, match=f"^{attack}.* gives pixels that are not finite; allowed"):
+        perturb(model, x, y, FEW[attack], ThreatModel(0.3))
+
+
+@pytest.mark.parametrize("pixel", [-0.01, 1.01, math.nan, math.inf])
+def test_pixels_outside_their_range_are_refused(pixel: float) -> None:
+    model, (x, y) = lenet(), images()
+    x[0, 0, 3, 3] = pixel
+    with pytest.raises(InputError, match=r"^x: pixels from \S+ to \S+; allowed: \[0, 1\]$"):
+        perturb(model, x, y, "FGSM", ThreatModel(0.3))
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
@@ -198,7 +209,7 @@ def test_unknown_attack_and_option_are_refused() -> None:
         perturb(model, x, y, "DeepFool", ThreatModel(0.3))
     with pytest.raises(
         InputError,
-        match=r"^stepz: no such option of attack PGD .*steps, step_size, restarts; did you mean",
+        match=r"^stepz: no such option of attack PGD .*restarts, gradient; did you mean",
     ):
         perturb(model, x, y, "PGD(stepz=3)", ThreatModel(0.3))
 
@@ -211,6 +222,7 @@ def sensitive(model: Normalized) -> Normalized:
 
 
 OTHERS = {  # of each option another value than in BASE
+    "FGSM": {},
     "PGD": {"steps": 4, "step_size": 0.02, "restarts": 3},
     "CW": {"steps": 9, "searches": 1, "step_size": 0.02, "initial_const": 0.5, "confidence": 2},
     "MIA": {"steps": 4, "step_size": 0.02, "decay": 0.2},
@@ -218,6 +230,7 @@ OTHERS = {  # of each option another value than in BASE
     "LinfBIA": {"steps": 4, "step_size": 0.02},
 }
 BASE = {
+    "FGSM": {},
     "PGD": {"steps": 3, "step_size": 0.01},
     "CW": {"steps": 20, "searches": 3, "step_size": 0.1, "initial_const": 0.1},
     "MIA": {"steps": 3, "step_size": 0.01},
@@ -231,7 +244,8 @@ def written(name: str, options: dict[str, float]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("name", "option"), [(name, option) for name, e in ATTACKS.items() for option in e.options]
+    ("name", "option"),
+    [(name, o) for name, e in ATTACKS.items() for o in e.options if o != "gradient"],
 )
 def test_each_option_changes_the_images(name: str, option: str) -> None:
     model, (x, _) = sensitive(lenet()), images(24)

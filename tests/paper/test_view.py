@@ -5,8 +5,9 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
-from test_tables import ALL, scores
+from test_tables import ALL, TESTED, scores
 
+from csnb import paper
 from csnb.figures import GREY
 from csnb.paper import Table, readings, view
 
@@ -17,6 +18,7 @@ def table(frame: pd.DataFrame, dataset: str = "mnist") -> Table:
     """A table of 5 runs of which the frame holds some."""
     found = Table(dataset, "runs", [f"run{i}" for i in range(5)])
     found.__dict__["scores"] = frame
+    found.__dict__["paired"] = paper.paired(TESTED if len(frame) else TESTED[:0], "mnist")
     return found
 
 
@@ -45,7 +47,9 @@ def test_all_sections_are_shown_in_order(shown: list[str]) -> None:
     page = dict(zip(view.HEADINGS, shown[1::2], strict=True))
     assert "0.9448" in page["printed"] and "0.900\n[0.880, 0.917]" in page["measured"]
     assert page["differences"] == "mnist, 2 of 5 runs: ours less the paper's accuracy"
-    assert page["findings"] == "- **CSE > STD**: holds in 1 of 1 class under PGD"
+    assert page["findings"].startswith("- **CSE > STD**, exact gradients: holds in 1, reversed in")
+    assert "9.8e-04" not in page["orderings"] and "2.0e-03" in page["tests"]
+    assert page["gradients"] == "*No run was attacked with both gradients.*"
     assert "higher" in page["cells"] and GREY not in page["cells"]
 
 
