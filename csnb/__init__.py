@@ -16,6 +16,7 @@ PUBLIC = {  # by module, imported when first asked for: csnb --help needs no tor
     "errors": ("InputError",),
     "evaluation": ("evaluate", "score"),
     "experiment": ("Experiment",),
+    "margins": ("protection", "worst_margins"),
     "methods": ("METHODS", "Method"),
     "models": ("MODELS", "build_model", "conv_weights"),
     "recipe": ("Recipe",),
@@ -25,8 +26,8 @@ PUBLIC = {  # by module, imported when first asked for: csnb --help needs no tor
     "training": ("fit",),
 }
 MODULES = (
-    "attacks", "batch", "costs", "data", "evaluation", "figures", "losses", "methods", "models",
-    "paper", "runs", "statistics", "training",
+    "attacks", "batch", "costs", "data", "evaluation", "figures", "losses", "margins", "methods",
+    "models", "paper", "runs", "statistics", "training",
 )  # fmt: skip
 _HOME = {name: module for module, names in PUBLIC.items() for name in names}
 

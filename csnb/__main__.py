@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from csnb.errors import InputError
 
@@ -19,10 +19,11 @@ def demo(options: argparse.Namespace) -> None:
     """Execute quickstart.ipynb into a folder, an HTML page beside it; print its tables."""
     from tempfile import TemporaryDirectory
 
-    from csnb.paths import NOTEBOOKS
+    from csnb.paths import NOTEBOOKS, expand
     from csnb.progress import say
 
-    source, folder = NOTEBOOKS / "quickstart.ipynb", options.folder.resolve()
+    source = NOTEBOOKS / "quickstart.ipynb"
+    folder = expand(options.folder, "folder").resolve()
     target, page = folder / "quickstart.ipynb", folder / "quickstart.html"
     if not source.is_file():
         raise InputError(
@@ -70,7 +71,7 @@ def status(options: argparse.Namespace) -> int:
     from csnb.progress import say
     from csnb.runs import status
 
-    frame = status(resolve(options.folder))
+    frame = status(resolve(options.folder, "runs"))
     counts = frame["state"].value_counts()
     say(f"{len(frame)} runs: " + ", ".join(f"{count} {state}" for state, count in counts.items()))
     for row in frame[frame["state"] != "done"].itertuples():
@@ -115,15 +116,23 @@ def _executor(address: str) -> Iterator["Executor | None"]:
         yield client.get_executor(pure=False)
 
 
-def parser() -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """Refuses as csnb does everywhere: in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises InputError."""
+        raise InputError(f"{message}; allowed: see {self.prog} --help")
+
+
+def parser() -> Parser:
     """The commands and their options."""
-    parser = argparse.ArgumentParser(prog="csnb", description=__doc__)
+    parser = Parser(prog="csnb", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="demo | sweep | status | list")
 
     command = commands.add_parser(
         "demo", help="run the quickstart notebook on the embedded data set"
     )
-    command.add_argument("folder", type=Path, help="where the notebook, its page and its runs go")
+    command.add_argument("folder", help="where the notebook, its page and its runs go")
     command.set_defaults(call=demo)
 
     command = commands.add_parser(
@@ -158,8 +167,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     Returns the exit status: 1 if a run failed, 2 for bad input, 130 after Ctrl-C.
     """
-    options = parser().parse_args(arguments)
     try:
+        options = parser().parse_args(arguments)
         return options.call(options) or 0
     except InputError as error:
         print(f"csnb: {error}", file=sys.stderr)

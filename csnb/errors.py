@@ -1,10 +1,13 @@
 """The one exception that csnb raises for bad input."""
 
 import difflib
+import reprlib
 import textwrap
 from collections.abc import Iterable
 
 LONGEST = 299  # characters of a message
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 120
 
 
 class InputError(ValueError):
@@ -28,6 +31,14 @@ class InputError(ValueError):
 def printable(text: str) -> str:
     """With blanks for what does not print: line ends, escape sequences of a terminal."""
     return "".join(char if char.isprintable() else " " for char in text)
+
+
+def shown(value: object) -> str:
+    """A value as Python writes it, cut where it is long: neither time nor memory grow with it."""
+    try:
+        return _SHORT.repr(value)
+    except Exception:  # a repr of somebody's own; a number of more digits than Python writes
+        return f"a {type(value).__name__}"
 
 
 def one_line(error: BaseException) -> str:

@@ -12,13 +12,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from csnb.attacks import ATTACKS, ThreatModel, perturb
-from csnb.errors import InputError
-from csnb.models import Normalized
-from csnb.spec import Spec
+from csnb.attacks import ATTACKS, ThreatModel, perturb, warn_short
+from csnb.attacks.threat import Robust, Seed
+from csnb.errors import InputError, shown
+from csnb.models import Normalized, check_answers
+from csnb.spec import Spec, checker
 from csnb.statistics import average, weighted_sum, wilson
 
 BATCH = 256  # images attacked at once; random starts depend on it
+_check = checker(threat=ThreatModel, robust=Robust, seed=Seed)
 
 
 @dataclass(frozen=True)
@@ -43,17 +45,21 @@ class Outcome:
 
 
 @torch.no_grad()
-def predict(model: Normalized, x: Tensor) -> np.ndarray:
+def predict(model: Normalized, x: Tensor, of: str = "model") -> np.ndarray:
     """Predicted classes (N,) of pixels ``x`` (N, C, H, W), in evaluation mode.
 
-    Raises InputError for logits that are not finite: the largest of them means nothing.
+    Raises InputError for logits that are not finite: the largest of them means nothing. ``of``:
+    what the images come from, such as an attack.
     """
     model.eval()
     predictions = []
     for batch in x.split(BATCH):
         logits = model(batch)
         if not logits.isfinite().all():
-            raise InputError("model: gives logits that are not finite; allowed: finite weights")
+            raise InputError(
+                f"{of}: gives logits that are not finite; allowed: finite weights, and a smaller "
+                "eps, if under attack"
+            )
         predictions.append(logits.argmax(1))
     return torch.cat(predictions).cpu().numpy()
 
@@ -75,13 +81,16 @@ def evaluate(
     ``attacks``: such as ``"FGSM, PGD(steps=100)"``. ``robust``: what counts against the model, see
     `perturb`. ``attacked``: indices of the images to attack, default all. ``seed``: of each
     attack's random starts, so that no attack's result depends on which others run. ``on_attack``:
-    told what is done. Raises InputError.
+    told what is done. Warns of attacks that cannot reach the radius. Raises InputError.
     """
-    specs = ATTACKS.parse_list(attacks) if isinstance(attacks, str) else attacks
+    _check(threat=threat, robust=robust, seed=seed)
+    specs = ATTACKS.parse_list(attacks)
+    classes = check_answers(model, x, y)
     index = torch.arange(len(x), device=x.device) if attacked is None else attacked
+    _check_index(index, len(x))
+    warn_short(specs, threat)
     clean = predict(model, x)
-    with torch.no_grad():
-        smallest = np.min_scalar_type(model(x[:1]).shape[1] - 1)
+    smallest = np.min_scalar_type(classes - 1)
     outcome = Outcome(y.cpu().numpy(), index.cpu().numpy())
     outcome.predictions["clean"] = clean.astype(smallest)
     on_attack("clean")
@@ -91,6 +100,14 @@ def evaluate(
         outcome.norms[spec.label] = norms
         on_attack(spec.label)
     return outcome
+
+
+def _check_index(index: Tensor, images: int) -> None:
+    """Raises InputError unless they are places of ``images`` images, one or more."""
+    whole = isinstance(index, Tensor) and index.dtype == torch.int64 and index.ndim == 1
+    if not whole or not len(index) or int(index.min()) < 0 or int(index.max()) >= images:
+        what = f"{len(index)} indices" if whole else shown(index)
+        raise InputError(f"attacked: {what}; allowed: a tensor of indices, 0 to {images - 1}")
 
 
 def _attack(
@@ -108,7 +125,7 @@ def _attack(
         for images, labels in zip(x.split(BATCH), y.split(BATCH), strict=True):
             adversarial = perturb(model, images, labels, spec, threat, robust=robust)
             delta = (adversarial - images).flatten(1)
-            predictions.append(predict(model, adversarial))
+            predictions.append(predict(model, adversarial, f"{spec} at eps {threat.eps:g}"))
             linf.append(delta.abs().amax(1))
             l2.append(torch.linalg.vector_norm(delta, dim=1))
     norms = float(torch.cat(linf).mean()), float(torch.cat(l2).mean())
@@ -196,3 +213,23 @@ def _share(correct: int, total: int, interval: tuple[float, float]) -> dict[str,
         "low": float(interval[0]),
         "high": float(interval[1]),
     }
+
+
+def presence(scores: pd.DataFrame, name: str) -> str:
+    """Whether a network knows class ``name`` at all, on clean images, in one sentence.
+
+    ``scores``: of `score`. Lost: it recognises less than half as much of it as of the other
+    classes on average. Everywhere: it takes more than half of their images for it.
+    """
+    clean = scores[scores["attack"] == "clean"].set_index(["measure", "class"])
+    own, alarms = clean.loc[("accuracy", name)], clean.loc[("false_alarms", name)]
+    others = float(clean.loc["accuracy"].drop(index=name)["value"].mean())
+    said = (
+        f"{own['correct']} of {own['total']} clean images of class {name!r} are recognised, "
+        f"{alarms['correct']} of {alarms['total']} others are taken for it"
+    )
+    if own["value"] < others / 2:
+        return f"THE CLASS IS LOST: {said}; of the other classes {others:.0%} are recognised."
+    if alarms["value"] > 0.5:
+        return f"THE CLASS IS EVERYWHERE: {said}."
+    return f"{said}; of the other classes {others:.0%} are recognised."

@@ -19,18 +19,28 @@ from pydantic import (
 )
 
 from csnb.attacks import ATTACKS, ThreatModel
+from csnb.attacks.threat import Bounded, Norm, Radius, Robust, Seed, Space
 from csnb.costs import protect, read_costs
 from csnb.data import Dataset, describe
-from csnb.data.dataset import class_index
+from csnb.data.dataset import check_counts, class_index
 from csnb.data.sources import find_source, npz_file
 from csnb.errors import InputError
 from csnb.methods import METHODS
 from csnb.models import MODELS
 from csnb.params import read_params
-from csnb.paths import resolve
-from csnb.recipe import Recipe
+from csnb.paths import expand, resolve
+from csnb.recipe import (
+    BatchSize,
+    Epochs,
+    HalveEvery,
+    Momentum,
+    Optimizer,
+    Rate,
+    Recipe,
+    Schedule,
+)
 from csnb.runs.identity import NUMERICS, Identity, costs_digest, weights_digest
-from csnb.spec import Count, Real, Spec, explain, quoted
+from csnb.spec import Count, Real, Spec, explain, plain, quoted
 
 PLACE = {"data_root", "runs", "device", "threads"}  # where a run happens: no part of what it is
 SPECS = ("model", "method", "adversary", "attacks", "monitor")
@@ -62,57 +72,55 @@ class Experiment(BaseModel):
         "", description="CSV of costs, rows predicted, columns true; empty: Eq. 3"
     )
 
-    epochs: Count = Field(20, ge=1, le=100_000, description="passes over the training images")
-    batch_size: Count = Field(32, ge=1, description="images per update")
-    optimizer: Literal["sgd", "adam"] = Field("sgd", description="sgd or adam")
-    lr: Real = Field(0.01, gt=0, description="learning rate")
-    momentum: Real = Field(0.9, ge=0, lt=1, description="momentum of sgd, in [0, 1)")
-    halve_every: Count = Field(0, ge=0, description="epochs until the rate halves; 0: never")
-    schedule: Literal["halves", "both", "alternate"] = Field(
-        "halves", description="adversarial: halves (of epochs), both (each batch), alternate"
-    )
+    epochs: Epochs = 20
+    batch_size: BatchSize = 32
+    optimizer: Optimizer = "sgd"
+    lr: Rate = 0.01
+    momentum: Momentum = 0.9
+    halve_every: HalveEvery = 0
+    schedule: Schedule = "halves"
     adversary: str = Field(
         "PGD",
         description="attack inside training; default: 7 steps of 2.5 eps / steps",
     )
 
-    eps: Real = Field(0.3, ge=0, description="radius of the threat model, in units of space")
-    norm: Literal["linf", "l2"] = Field("linf", description="of FGSM, PGD and MIA: linf or l2")
-    space: Literal["normalized", "pixel"] = Field(
-        "normalized", description="normalized (as the paper measured) or pixel"
-    )
-    bounded: bool = Field(False, description="attacks keep to valid pixels (the paper's do not)")
+    eps: Radius = 0.3
+    norm: Norm = "linf"
+    space: Space = "normalized"
+    bounded: Bounded = False
 
     attacks: str = Field(
         "FGSM, PGD, CW, MIA, L2BIA, LinfBIA",
         description="to evaluate under, in this order",
     )
-    robust: Literal["last", "worst"] = Field(
-        "last", description="image that counts: last (as the paper) or worst (the first that fools)"
-    )
+    robust: Robust = "last"
     attack_images: Literal["protected", "all"] = Field(
         "protected", description="test images attacked: protected (class p) or all"
     )
     monitor: str = Field("", description="attack to measure after each epoch; empty: none")
     monitor_images: Count = Field(1000, ge=1, description="first test images that it meets")
 
-    seed: Count = Field(0, ge=0, lt=2**63, description="of weights, data order and attacks")
+    seed: Seed = 0
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto, cpu or cuda")
     tf32: bool = Field(False, description="TensorFloat-32 on a GPU: faster, 10 bits of mantissa")
-    threads: Count = Field(0, ge=0, description="CPU threads; 0: torch's. Equal ones: equal bits")
+    threads: Count = Field(
+        0, ge=0, le=1024, description="CPU threads; 0: torch's. Equal ones: equal bits"
+    )
     runs: str = Field("runs", description="folder of the runs' folders, from the project's root")
 
     def __init__(self, **parameters: Any) -> None:
         try:
             super().__init__(**parameters)
         except ValidationError as error:
-            values = type(self).model_fields
-            raise InputError(explain(error, parameters, values, "parameter")) from None
+            known = type(self).model_fields
+            raise InputError(explain(error, parameters, known, "parameter")) from None
 
     @field_validator("protected_class", mode="before")
     @classmethod
     def _index_or_name(cls, value: object) -> object:
         if isinstance(value, bool) or not isinstance(value, int | str):
+            raise ValueError("Input should be a class index or a class name")
+        if isinstance(value, int) and abs(value) >= 2**63:
             raise ValueError("Input should be a class index or a class name")
         return value
 
@@ -144,8 +152,8 @@ class Experiment(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _plain(cls, value: object) -> object:
-        """A number of numpy's is the number that it is. The last one: pydantic asks it first."""
-        return value.item() if isinstance(value, np.generic) else value
+        """The last one: pydantic asks it first."""
+        return plain(value)
 
     @classmethod
     def from_namespace(cls, namespace: Mapping[str, Any]) -> Self:
@@ -196,10 +204,12 @@ class Experiment(BaseModel):
         known = data or describe(self.dataset, self.data_root)
         digests = dict(data.digests() if data is not None else known.digests)
         p = class_index(self.protected_class, known.classes, self.dataset)
+        counts = data.counts() if data is not None else known.counts
+        check_counts(counts, p, known.classes, self.dataset)
         costs = self.cost_table(known.classes, p)
         digests["costs"] = costs_digest(costs)
         if self.init_from:
-            digests["init_from"] = weights_digest(self.init_from)
+            digests["init_from"] = weights_digest(resolve(self.init_from, "init_from"))
         files = self._files(specs)
         for spec in chain.from_iterable(specs.values()):
             if spec.entry.file:
@@ -246,9 +256,9 @@ class Experiment(BaseModel):
         """The inputs that are files, by parameter: where they lie."""
         files = {"dataset": str(self._npz)} if self._npz and not specs["dataset"] else {}
         if self.cost_matrix:
-            files["cost_matrix"] = str(Path(self.cost_matrix).expanduser().absolute())
+            files["cost_matrix"] = str(expand(self.cost_matrix, "cost_matrix").absolute())
         if self.init_from:
-            files["init_from"] = str(resolve(self.init_from))
+            files["init_from"] = str(resolve(self.init_from, "init_from"))
         return files
 
     def _canonical(

@@ -1,6 +1,10 @@
 """Where things lie: csnb's own checkout, and what a relative path of a run is relative to."""
 
+import errno
+import os
 from pathlib import Path
+
+from csnb.errors import InputError, one_line, shown
 
 CHECKOUT = Path(__file__).resolve().parents[1]  # of an editable installation
 NOTEBOOKS, PARAMS, RESULTS = (
@@ -8,6 +12,7 @@ NOTEBOOKS, PARAMS, RESULTS = (
     CHECKOUT / "params",
     CHECKOUT / "results/runs",
 )
+LONGEST = 255  # bytes of a name, on any file system
 MARKS = (".git", "pyproject.toml")
 
 
@@ -22,7 +27,35 @@ def project() -> Path:
     return next((f for f in (here, *here.parents) if any((f / m).exists() for m in MARKS)), here)
 
 
-def resolve(path: str | Path) -> Path:
-    """An absolute path; a relative one is taken from `project`."""
-    path = Path(path).expanduser()
+def read_file(file: Path) -> bytes:
+    """All of a file. Raises OSError, also for what is none: a pipe or a device has no end."""
+    if file.exists() and not file.is_file():
+        raise OSError(errno.EINVAL, "not a file", str(file))
+    return file.read_bytes()
+
+
+def resolve(path: str | Path, what: str = "path") -> Path:
+    """An absolute path; a relative one is taken from `project`. Raises InputError as `expand`."""
+    path = expand(path, what)
     return path if path.is_absolute() else project() / path
+
+
+def expand(path: str | Path, what: str = "path") -> Path:
+    """A path with ``~`` as the home folder, whether or not something lies there.
+
+    Raises InputError for what can name nothing: an unknown user's home, a name that is too long or
+    holds NUL. ``what``: such as "runs".
+    """
+    try:
+        found = Path(path).expanduser()
+        if any(len(os.fsencode(part)) > LONGEST for part in found.parts):
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+        os.lstat(found)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        pass
+    except (OSError, ValueError, RuntimeError, TypeError) as error:
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise InputError(
+            f"{what}: {shown(path)} names nothing ({reason}); allowed: a path of this machine"
+        ) from None
+    return found

@@ -66,10 +66,13 @@ def bar(total: int, label: str) -> Bar:
 def say(text: str) -> None:
     """Print lines, above the bars; without what a file from elsewhere may do to a terminal.
 
-    That nobody reads them any more, as under ``| head``, stops no work.
+    That nobody reads them any more, as under ``| head``, or that the terminal lacks a letter, stops
+    no work.
     """
+    lines = "\n".join(map(printable, text.split("\n")))
+    letters = getattr(sys.stdout, "encoding", None) or "utf-8"
     try:
-        tqdm.write("\n".join(map(printable, text.split("\n"))), file=sys.stdout)
+        tqdm.write(lines.encode(letters, "backslashreplace").decode(letters), file=sys.stdout)
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

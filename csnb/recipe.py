@@ -1,9 +1,22 @@
 """How a model is trained, whatever the method."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from csnb.spec import Spec
+from pydantic import Field
+
+from csnb.spec import Count, Real, Spec, checker
+
+Epochs = Annotated[Count, Field(ge=1, le=100_000, description="passes over the training images")]
+BatchSize = Annotated[Count, Field(ge=1, description="images per update")]
+Optimizer = Annotated[Literal["sgd", "adam"], Field(description="sgd or adam")]
+Rate = Annotated[Real, Field(gt=0, description="learning rate")]
+Momentum = Annotated[Real, Field(ge=0, lt=1, description="momentum of sgd, in [0, 1)")]
+HalveEvery = Annotated[Count, Field(ge=0, description="epochs until the rate halves; 0: never")]
+Schedule = Annotated[
+    Literal["halves", "both", "alternate"],
+    Field(description="adversarial: halves (of epochs), both (each batch), alternate"),
+]
 
 
 @dataclass(frozen=True)
@@ -14,7 +27,7 @@ class Recipe:
     clean images for the first half of the epochs, adversarial ones for the rest. ``both``
     (Algorithm 1, CIFAR-10): an update with the batch, then one with its adversarial images.
     ``alternate`` (CIFAR-100): clean and adversarial batches in turn. ``adversary``: the attack
-    inside training.
+    inside training. Raises InputError.
     """
 
     epochs: int = 20
@@ -25,6 +38,10 @@ class Recipe:
     halve_every: int = 0
     schedule: Literal["halves", "both", "alternate"] = "halves"
     adversary: str | Spec = "PGD(steps=7, step_size=0)"
+
+    def __post_init__(self) -> None:
+        for name, value in _check(**vars(self)).items():
+            object.__setattr__(self, name, value)
 
     def stages(self, adversarial: bool, epoch: int, batch: int) -> tuple[str, ...]:
         """The updates made on one batch, in order.
@@ -41,3 +58,15 @@ class Recipe:
     def rate(self, epoch: int) -> float:
         """The learning rate of an epoch, counted from 0."""
         return self.lr * 0.5 ** (epoch // self.halve_every if self.halve_every else 0)
+
+
+_check = checker(
+    epochs=Epochs,
+    batch_size=BatchSize,
+    optimizer=Optimizer,
+    lr=Rate,
+    momentum=Momentum,
+    halve_every=HalveEvery,
+    schedule=Schedule,
+    adversary=Annotated[str | Spec, Field(description="attack inside training")],
+)

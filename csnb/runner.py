@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 import torch
 
+from csnb.attacks import warn_short
 from csnb.data import load_dataset
 from csnb.errors import InputError
 from csnb.evaluation import Outcome, evaluate, score
 from csnb.experiment import Experiment
-from csnb.models import Normalized, build_model
+from csnb.models import Normalized, build_model, check_answers
 from csnb.paths import RESULTS, resolve
 from csnb.progress import bar
 from csnb.runs import Stage, inspect, load_weights, provenance, read_run
@@ -38,12 +39,15 @@ class Run:
         self.device = _device(experiment.device)
         self.data = load_dataset(experiment.dataset, experiment.data_root)
         self.specs = experiment.specs()  # files of one's own may change while this runs
+        used = ("attacks", "adversary", "monitor")
+        warn_short([spec for name in used for spec in self.specs[name]], experiment.threat())
         self.identity = experiment.identity(self.data, self.specs)
         self.costs = np.array(self.identity.costs)
         self.protected = self.identity.protected[0]
         self.model = self._fresh_model()
+        self._check_model()
         self._begun = False
-        self.folder = resolve(experiment.runs) / self.identity.run_id
+        self.folder = resolve(experiment.runs, "runs") / self.identity.run_id
         self.seconds: dict[str, float] = {}
         self.history: pd.DataFrame | None = None
         self.outcome: Outcome | None = None
@@ -171,10 +175,25 @@ class Run:
         e = self.experiment
         model = build_model(self.specs["model"][0], self.data, seed=e.seed)
         if e.init_from:
-            load_weights(model, resolve(e.init_from))
+            load_weights(model, resolve(e.init_from, "init_from"))
+            if not all(weights.isfinite().all() for weights in model.parameters()):
+                raise InputError(
+                    f"init_from: {e.init_from} holds weights that are not finite; "
+                    "allowed: a finished training's"
+                )
         if self.device.type == "cuda":  # channels_last is for CPUs
             model.to(self.device, memory_format=torch.contiguous_format)
         return model
+
+    def _check_model(self) -> None:
+        """Raises InputError unless the network takes the images and tells all classes apart."""
+        x, y = (t[:1].to(self.device) for t in (self.data.x_test, self.data.y_test))
+        answered, classes = check_answers(self.model, x, y), len(self.data.classes)
+        if answered != classes:
+            raise InputError(
+                f"model: {self.experiment.model} gives {answered} logits; "
+                f"allowed: {classes}, one for each class"
+            )
 
     def _begin(self) -> Stage:
         self._end()
@@ -204,7 +223,7 @@ def find_or_run(experiment: Experiment) -> Path:
     executed now.
     """
     identity = experiment.identity()
-    for runs in (resolve(experiment.runs), RESULTS):
+    for runs in (resolve(experiment.runs, "runs"), RESULTS):
         found = inspect(runs / identity.run_id, identity)
         if found.state == "done":
             commit = found.result["provenance"]["commit"] or "unknown"

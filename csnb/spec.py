@@ -9,43 +9,98 @@ hold literals, which are parsed and never evaluated.
 import ast
 import hashlib
 import inspect
+import math
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from fractions import Fraction
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from keyword import iskeyword
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
+import numpy as np
 import pandas as pd
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    create_model,
+)
 from pydantic.fields import FieldInfo
 
-from csnb.errors import InputError, choices, one_line
+from csnb.errors import InputError, choices, one_line, shown
 
+LARGEST = float(np.finfo(np.float32).max)  # networks and images are float32
+MOST_CLASSES = 5_000  # their cost matrix fills 0.2 GB
 HERE = "__main__"  # stands for the file of what was defined in a notebook
 PATTERN = re.compile(  # file.py:Name(options)
     r"""\s*(?:('.+\.py'|".+\.py"|[^'"].*\.py):)?([^():=]*?)\s*(?:\((.*)\))?\s*""", re.DOTALL
 )
 
 
-def number(value: object) -> object:
-    """YAML and the shell pass 1e-3 and 8/255 as strings: take them as the numbers they are."""
-    if isinstance(value, bool):
+def number(value: object, info: ValidationInfo) -> object:
+    """YAML and the shell pass 1e-3 and 8/255 as strings: take them as the numbers they are.
+
+    Not so the arguments of Python's functions (see `checker`): text is none there.
+    """
+    if isinstance(value, bool) or (isinstance(value, str) and info.context is PYTHON):
         raise ValueError("Input should be a number")
     if isinstance(value, str):
         try:
-            return float(Fraction(value)) if "/" in value else float(value)
-        except (ValueError, ZeroDivisionError):
+            top, slash, bottom = value.partition("/")
+            value = _whole_or_real(top) / _whole_or_real(bottom) if slash else _whole_or_real(top)
+        except (ValueError, ZeroDivisionError, OverflowError):
             raise ValueError("Input should be a number") from None
+    if isinstance(value, int | float) and LARGEST < abs(value) < math.inf:
+        raise ValueError("Input should be a number that float32 holds, up to 3.4e38")
     return value
 
 
+def _whole_or_real(text: str) -> int | float:
+    """A number's text; a whole one to its last digit."""
+    return int(text) if re.fullmatch(r"\s*[+-]?\d+\s*", text) else float(text)
+
+
+def _countable(value: int) -> int:
+    if abs(value) >= 2**63:
+        raise ValueError("Input should be a whole number below 2**63")
+    return value
+
+
+PYTHON = {"arguments": "of Python's functions"}  # the context in which text is no number
 Real = Annotated[float, BeforeValidator(number), Field(allow_inf_nan=False)]
-Count = Annotated[int, BeforeValidator(number)]
+Count = Annotated[int, BeforeValidator(number), AfterValidator(_countable)]
+
+
+def plain(value: object) -> object:
+    """A number of numpy's is the number that it is."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def checker(**kinds: Any) -> Callable[..., dict[str, Any]]:
+    """A check of arguments by kind, such as ``lr=LearningRate``, in the words of parameters.
+
+    It takes the values by name and returns them as they are to be used. Raises InputError.
+    """
+    config = ConfigDict(strict=True, arbitrary_types_allowed=True)
+    options = {name: (kind, ...) for name, kind in kinds.items()}
+    schema = create_model("arguments", __config__=config, **options)
+
+    def check(**values: Any) -> dict[str, Any]:
+        given = {name: plain(value) for name, value in values.items()}
+        try:
+            made = schema.model_validate(given, context=PYTHON)
+        except ValidationError as error:
+            raise InputError(explain(error, given, schema.model_fields, "argument")) from None
+        return {name: getattr(made, name) for name in kinds}
+
+    return check
 
 
 def explain(
@@ -61,10 +116,15 @@ def explain(
     if isinstance(cause, InputError):  # of a spec: it says all
         return f"{name}: {str(cause).removeprefix(f'{name}: ').removeprefix('attack: ')}"
     if first["type"] == "extra_forbidden":
-        return f"{name}: no such {what} (value {values[name]!r}); {choices(name, fields)}"
+        return f"{name}: no such {what} (value {shown(values[name])}); {choices(name, fields)}"
     rule = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if first["type"].startswith("bool_"):
+        rule = "True or False"
+    if first["type"] == "literal_error" and get_origin(fields[name].annotation) is Literal:
+        names = map(str, get_args(fields[name].annotation))
+        rule = choices(str(values[name]), names).removeprefix("allowed: ")
     meaning = fields[name].description if name in fields else None
-    return f"{name}: {values.get(name)!r} is not allowed; allowed: {rule}" + (
+    return f"{name}: {shown(values.get(name))} is not allowed; allowed: {rule}" + (
         f" - {meaning}" if meaning else ""
     )
 
@@ -136,11 +196,13 @@ class Entry:
 class Spec:
     """An entry with values for all of its options.
 
-    ``str()`` is the shortest text that means the same.
+    ``str()`` is the shortest text that means the same. ``assumed``: what is taken instead of an
+    option's default where this is read (see `Registry.parse`): the text holds in both senses.
     """
 
     entry: Entry
     options: dict[str, Any]
+    assumed: dict[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def name(self) -> str:
@@ -152,7 +214,9 @@ class Spec:
         """Name and the options that differ from their defaults, in the order of the signature."""
         fields = self.entry.options
         given = [
-            f"{name}={_literal(v)}" for name, v in self.options.items() if v != fields[name].default
+            f"{name}={_literal(v)}"
+            for name, v in self.options.items()
+            if v != fields[name].default or v != self.assumed.get(name, v)
         ]
         return self.entry.name + (f"({', '.join(given)})" if given else "")
 
@@ -170,7 +234,7 @@ class Spec:
         return f"{quoted(self._file)}:{self.label}" if self._file else self.label
 
     def __hash__(self) -> int:
-        return hash(str(self))
+        return hash(self.entry.name)
 
     def __call__(self, *arguments: Any) -> Any:
         """Call the function with these positional arguments and the options."""
@@ -237,7 +301,7 @@ class Registry(Mapping[str, Entry]):
             return text
         if not isinstance(text, str):
             raise InputError(
-                f"{self.kind}: {text!r} is not allowed; "
+                f"{self.kind}: {shown(text)} is not allowed; "
                 f"allowed: a name, such as {next(iter(self), 'Name')}"
             )
         key = (text, *defaults.items())
@@ -259,24 +323,34 @@ class Registry(Mapping[str, Entry]):
                 f"{self.kind}: {name!r} is unknown; {choices(name, self, 'file.py:Name')}"
             )
         own = {name: value for name, value in defaults.items() if name in entry.options}
-        return self._make(entry, own | _options(text, options or ""))
+        return self._make(entry, own | _options(text, options or ""), own)
 
-    def _make(self, entry: Entry, options: Mapping[str, Any]) -> Spec:
+    def _make(
+        self, entry: Entry, options: Mapping[str, Any], assumed: Mapping[str, Any] | None = None
+    ) -> Spec:
         """The spec of an entry with these options. Raises InputError."""
         try:
             checked = entry.schema(**options)
         except ValidationError as error:
             what = f"option of {self.kind} {entry.name}"
             raise InputError(explain(error, options, entry.options, what)) from None
-        return Spec(entry, {name: getattr(checked, name) for name in entry.options})
+        return Spec(
+            entry, {name: getattr(checked, name) for name in entry.options}, {**(assumed or {})}
+        )
 
-    def parse_list(self, text: str) -> list[Spec]:
-        """Specs separated by commas; each once."""
-        specs = [self.parse(part) for part in split(text)]
+    def parse_list(self, text: str | Iterable[str | Spec]) -> list[Spec]:
+        """Specs separated by commas, or in a list; each once. Raises InputError."""
+        if not isinstance(text, str | list | tuple):
+            raise InputError(
+                f"{self.kind}: {shown(text)} is not allowed; allowed: names separated by commas"
+            )
+        specs = [self.parse(part) for part in (split(text) if isinstance(text, str) else text)]
         labels = [spec.label for spec in specs]
         twice = next((label for label in labels if labels.count(label) > 1), None)
         if twice:
-            raise InputError(f"{self.kind}: {twice!r} stands twice in {text!r}; allowed: each once")
+            raise InputError(
+                f"{self.kind}: {twice!r} stands twice in {shown(text)}; allowed: each once"
+            )
         return specs
 
     def table(self) -> pd.DataFrame:
@@ -343,7 +417,8 @@ def load_file(file: str) -> Any:
         if isinstance(error, InputError):
             raise
         raise InputError(
-            f"{file}: fails when it is loaded ({type(error).__name__}: {one_line(error)})"
+            f"{file}: fails when it is loaded ({type(error).__name__}: {one_line(error)}); "
+            "allowed: a file that Python runs"
         ) from None
     return module
 
@@ -352,6 +427,8 @@ def _read(file: str) -> tuple[Path, bytes]:
     """Where a Python file lies, and what it holds. Raises InputError."""
     try:
         path = Path(file).expanduser().resolve()
+        if path.exists() and not path.is_file():  # a pipe or a device has no end
+            raise OSError("not a file")
         return path, path.read_bytes()
     except (OSError, ValueError, RuntimeError) as error:  # ValueError: \0; RuntimeError: no home
         raise InputError(
@@ -428,7 +505,7 @@ def _value(node: ast.expr) -> Any:
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
         try:
             return ast.literal_eval(node.left) / ast.literal_eval(node.right)
-        except (TypeError, ZeroDivisionError) as error:
+        except (TypeError, ZeroDivisionError, OverflowError) as error:
             raise ValueError(str(error)) from None
     return ast.literal_eval(node)
 

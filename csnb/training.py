@@ -10,12 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from csnb.attacks import ATTACKS, ThreatModel, moved
+from csnb.attacks.threat import Seed
+from csnb.costs import check_costs
 from csnb.errors import InputError
 from csnb.losses import fuzziness
 from csnb.methods import METHODS, Batch, Method, Task
-from csnb.models import Normalized, conv_weights
+from csnb.models import Normalized, conv_weights, watched
 from csnb.recipe import Recipe
-from csnb.spec import Spec
+from csnb.spec import Spec, checker
+
+_check = checker(recipe=Recipe, threat=ThreatModel, seed=Seed)
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,8 @@ def fit(
     (the training is the same without it). Raises InputError where training diverges. The global
     random generators are left as they were.
     """
+    _check(recipe=recipe, threat=threat, seed=seed)
+    costs = check_costs(costs)
     device = next(model.parameters()).device
     matrix = torch.as_tensor(costs, dtype=torch.float32, device=device)
     trainer = Trainer(
@@ -106,7 +112,9 @@ def fit(
     )
     order = torch.Generator().manual_seed(seed)
     history, weights = [], list(model.parameters())
-    with torch.random.fork_rng():
+    with watched(model, x, y, len(costs)), torch.random.fork_rng():
+        if not len(x):
+            raise InputError("x: no images; allowed: one or more")
         torch.manual_seed(seed)
         for epoch in range(recipe.epochs):
             start = time.perf_counter()

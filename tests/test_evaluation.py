@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from csnb.attacks import ThreatModel, perturb
 from csnb.errors import InputError
-from csnb.evaluation import Outcome, confusion, evaluate, predict, score
+from csnb.evaluation import Outcome, confusion, evaluate, predict, presence, score
 from csnb.models import Normalized
 
 CLASSES = ("a", "b", "c")
@@ -79,15 +79,13 @@ def test_shares_are_counted_by_hand_with_wilson_intervals(
     assert (row["low"], row["high"]) == pytest.approx(interval(correct, total), rel=1e-9)
 
 
-def test_the_average_is_over_classes_with_a_mover_interval() -> None:
+def test_the_average_is_over_classes_with_wilsons_interval() -> None:
     row = pick(scores(), "clean", "average")
-    shares = {(3, 4): 3 / 4, (1, 2): 1 / 2, (1, 4): 1 / 4}
-    below = sum((share - interval(*counts)[0]) ** 2 for counts, share in shares.items()) ** 0.5 / 3
-    above = sum((interval(*counts)[1] - share) ** 2 for counts, share in shares.items()) ** 0.5 / 3
     assert (row["correct"], row["total"]) == (5, 10)
-    assert (row["value"], row["low"], row["high"]) == pytest.approx(
-        (0.5, 0.5 - below, 0.5 + above), rel=1e-9
-    )
+    # 3/4, 1/2 and 1/4 of 4, 2 and 4 images: a mean as of 3^2 / (1/4 + 1/2 + 1/4) = 9 images;
+    # its ends solve |1/2 - q| = z sqrt(q (1 - q) / 9)
+    ends = sorted(np.roots([1 + Z**2 / 9, -(1 + Z**2 / 9), 1 / 4]))
+    assert (row["value"], row["low"], row["high"]) == pytest.approx((0.5, *ends), rel=1e-6)
 
 
 def test_the_average_weighs_classes_and_not_images() -> None:
@@ -98,21 +96,23 @@ def test_the_average_weighs_classes_and_not_images() -> None:
 
 def test_the_mean_cost_by_hand() -> None:
     # (predicted, true): (1, 0) 3, (0, 1) 2, (1, 2) 7 twice, (0, 2) 5: 24 in all
-    # squares: 9 + 4 + 2 x 49 + 25 = 136
     row = pick(scores(), "clean", "mean_cost")
-    error = (136 / 10 - 2.4**2) ** 0.5 / 10**0.5
+    ends = {cost: interval(count, 10) for cost, count in {2: 1, 3: 1, 5: 1, 7: 2}.items()}
+    shares = {2: 0.1, 3: 0.1, 5: 0.1, 7: 0.2}
+    # of costs that nobody was charged (1, 4), none of ten: they may be, and count upwards
+    ends |= {cost: interval(0, 10) for cost in (1, 4)}
+    shares |= {1: 0, 4: 0}
+    below = sum((c * (shares[c] - low)) ** 2 for c, (low, _) in ends.items()) ** 0.5
+    above = sum((c * (high - shares[c])) ** 2 for c, (_, high) in ends.items()) ** 0.5
     assert row["total"] == 10
     assert (row["value"], row["low"], row["high"]) == pytest.approx(
-        (2.4, 2.4 - Z * error, 2.4 + Z * error), rel=1e-6
+        (2.4, max(0, 2.4 - below), 2.4 + above), rel=1e-6
     )
 
 
-def test_a_mean_cost_is_not_below_zero() -> None:
-    one_mistake = LABELS.astype(np.uint8)
-    one_mistake[4] = 0
-    row = pick(scores(predictions={"clean": one_mistake}), "clean", "mean_cost")
-    assert (row["value"], row["low"]) == (pytest.approx(0.2), 0)
-    assert row["high"] == pytest.approx(0.2 + Z * (0.4 - 0.04) ** 0.5 / 10**0.5, rel=1e-6)
+def test_no_mistake_may_still_cost_something() -> None:
+    row = pick(scores(predictions={"clean": LABELS.astype(np.uint8)}), "clean", "mean_cost")
+    assert (row["value"], row["low"]) == (0, 0) and row["high"] > 0.5
 
 
 def test_perturbations_are_reported_for_attacks_only() -> None:
@@ -359,3 +359,23 @@ def test_an_unknown_attack_is_refused_before_any_other(model: Normalized) -> Non
         attacks = "FGSM, DeepFool"
         evaluate(model, *images(4), attacks=attacks, threat=PIXEL, on_attack=told.append)
     assert told == []
+
+
+# --- is the class there at all?
+
+
+@pytest.mark.parametrize(
+    ("called", "says"),
+    [
+        ([0, 0, 0, 0, 1, 1, 2, 2, 2, 2], "2 of 2 clean images of class 'b' are recognised, 0 of 8"),
+        ([0, 0, 0, 0, 0, 2, 2, 2, 2, 2], "THE CLASS IS LOST: 0 of 2 clean images of class 'b'"),
+        ([1, 1, 1, 1, 1, 1, 1, 1, 2, 2], "THE CLASS IS EVERYWHERE: 2 of 2 clean images of"),
+    ],
+)
+def test_a_class_that_is_lost_or_everywhere_is_said_to_be(called: list[int], says: str) -> None:
+    found = scores(predictions={"clean": np.array(called, np.uint8)})
+    assert presence(found, "b").startswith(says)
+
+
+def test_what_is_taken_for_a_class_is_counted() -> None:
+    assert "3 of 8 others are taken for it; of the other classes 50%" in presence(scores(), "b")

@@ -114,8 +114,30 @@ def test_specs_are_held_in_their_shortest_form() -> None:
 def test_the_step_of_the_attack_inside_training_follows_eps_unless_it_is_given() -> None:
     assert parse_adversary("PGD").options["step_size"] == 0
     assert parse_adversary("PGD(step_size=0.01)").options["step_size"] == 0.01
-    assert parse_adversary("FGSM").options == {}
+    assert parse_adversary("FGSM").options == {"gradient": "exact"}
     assert ATTACKS.parse("PGD").options["step_size"] == 0.01  # of evaluation, as the paper's
+
+
+@pytest.mark.parametrize(
+    ("adversary", "steps", "step_size"),
+    [
+        ("PGD", 7, 0),
+        ("PGD(steps=40)", 40, 0),  # what evaluation takes without being told
+        ("PGD(step_size=0.01)", 7, 0.01),
+        ("PGD(steps=40, step_size=0.01)", 40, 0.01),
+        ("MIA(steps=3, step_size=0.01)", 3, 0.01),
+    ],
+)
+def test_the_attack_inside_training_is_the_one_that_is_asked_for(
+    adversary: str, steps: int, step_size: float
+) -> None:
+    asked = Experiment(adversary=adversary)
+    texts = (adversary, asked.adversary, asked.recipe().adversary)
+    specs = [*map(parse_adversary, texts), asked.specs()["adversary"][0]]
+    specs.append(ATTACKS.parse(asked.recipe().adversary))  # as training reads it
+    for spec in specs:
+        assert (spec.options["steps"], spec.options["step_size"]) == (steps, step_size)
+    assert Experiment(**asked.model_dump()) == asked
 
 
 RUN_ID = {"method": "CSE+ADV", "protected_class": 3}

@@ -120,7 +120,7 @@ def test_weights_of_another_shape_are_refused(data: str, tmp_path: Path) -> None
 
 def test_a_run_that_fails_while_training_has_no_result(data: str, tmp_path: Path) -> None:
     experiment = quick(tmp_path / "runs", dataset=data, lr=1e9, epochs=5)
-    with pytest.raises(InputError, match=r"^lr: "):
+    with pytest.raises(InputError, match=r"^training: loss "):
         run(experiment)
     assert not [p for p in (tmp_path / "runs").iterdir() if p.name != ".locks"]
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from csnb import ATTACKS, DATASETS, METHODS, MODELS, InputError
-from csnb.spec import Count, Real, Registry, Spec, load_file, split
+from csnb.spec import LARGEST, Count, Real, Registry, Spec, load_file, split
 
 REGISTRIES = {"attack": ATTACKS, "method": METHODS, "model": MODELS, "dataset": DATASETS}
 
@@ -107,7 +107,7 @@ def test_text_is_shortest_options_in_the_order_of_the_signature(things: Registry
 
 VALUES = {
     "count": st.integers(1, 9),
-    "size": st.floats(min_value=0, exclude_min=True, allow_infinity=False),
+    "size": st.floats(min_value=0, exclude_min=True, max_value=LARGEST),
     "kind": st.sampled_from(["round", "square"]),
     "flag": st.booleans(),
     "name": st.text(max_size=12),
@@ -212,7 +212,7 @@ def test_an_entry_may_stand_twice_with_other_options_but_not_as_it_is() -> None:
         ("Thing(size=big)", "size: 'big' is not allowed; allowed: a number"),
         ("Thing(size=1/0)", "cannot be read"),
         ("Thing(size='1/0')", "size: '1/0' is not allowed; allowed: a number"),
-        ("Thing(kind=oval)", "kind: 'oval' is not allowed; allowed: 'round' or 'square'"),
+        ("Thing(kind=oval)", "kind: 'oval' is not allowed; allowed: round, square"),
         ("Thing(flag=perhaps)", "flag: 'perhaps' is not allowed"),
         ("Thing(parts=[a])", "cannot be read"),
         ("Thing(3)", "cannot be read"),

@@ -1,9 +1,12 @@
 """Intervals against scipy and published examples."""
 
+from collections.abc import Callable
+
 import numpy as np
+import pytest
 from scipy.stats import binomtest, norm
 
-from csnb.statistics import Z95, difference, wilson
+from csnb.statistics import Z95, average, difference, holm, mcnemar, weighted_sum, wilson
 
 
 def interval(correct: int, total: int) -> tuple[float, float]:
@@ -42,3 +45,81 @@ def test_interval_of_a_difference_is_newcombes() -> None:
     low, high = difference(shares, sizes, others, other_sizes)
     np.testing.assert_allclose(low, [0.0524, 0.1705, -0.0381, 0.6075], atol=5e-5)
     np.testing.assert_allclose(high, [0.3339, 0.8090, 0.1926, 1.0000], atol=5e-5)
+
+
+def test_mcnemar_is_the_binomial_test_of_the_images_that_differ() -> None:
+    rng = np.random.default_rng(0)
+    for n in (1, 5, 40, 1000):
+        for share in (0.5, 0.9, 1.0):
+            first, second = rng.random(n) < share, rng.random(n) < 0.6
+            one, other = int((first & ~second).sum()), int((second & ~first).sum())
+            expected = binomtest(one, one + other).pvalue if one + other else 1.0
+            assert mcnemar(first, second) == pytest.approx(expected, rel=1e-9)
+            assert mcnemar(second, first) == mcnemar(first, second)
+
+
+def test_mcnemar_of_ten_against_two() -> None:
+    # 2 (1 + 12 + 66) / 2^12
+    first, second = np.arange(20) < 10, np.arange(20) >= 18
+    assert mcnemar(first, second) == pytest.approx(2 * 79 / 4096, rel=1e-12)
+
+
+def test_holm_by_hand() -> None:
+    # sorted .01 .02 .03 .04 times 4 3 2 1 is .04 .06 .06 .04; never less than one before
+    np.testing.assert_allclose(holm([0.04, 0.01, 0.03, 0.02]), [0.06, 0.04, 0.06, 0.06])
+    np.testing.assert_allclose(holm([0.6, 0.5]), [1, 1])
+    assert holm([]).size == 0 and holm([0.03]).tolist() == [0.03]
+
+
+def coverage(cases: int, draw: Callable[[], tuple[float, tuple[float, float]]]) -> float:
+    """In how many cases the interval holds the true value."""
+    found = [low <= true <= high for true, (low, high) in (draw() for _ in range(cases))]
+    return float(np.mean(found))
+
+
+@pytest.mark.parametrize(
+    ("shares", "totals", "most"),
+    [
+        ([0.99] * 10, [61] * 10, 0.97),  # MOVER covers .87 here
+        ([0.5] * 10, [100] * 10, 0.97),
+        ([0.97, 0.97], [20, 500], 0.97),
+        ([0.9, 0.99, 0.8], [980, 1135, 892], 0.98),
+        ([0.02, 0.1, 0.6], [30, 60, 90], 1),  # shares that differ: on the safe side
+    ],
+)
+def test_the_interval_of_an_average_covers(
+    shares: list[float], totals: list[int], most: float
+) -> None:
+    rng = np.random.default_rng(1)
+
+    def draw() -> tuple[float, tuple[float, float]]:
+        return float(np.mean(shares)), average(rng.binomial(totals, shares) / totals, totals)
+
+    assert 0.93 < coverage(4000, draw) < most
+
+
+@pytest.mark.parametrize("n", [61, 1000])
+@pytest.mark.parametrize(
+    ("weights", "chances"),
+    [
+        ([10], [0.01]),  # +-1.96 standard errors cover .46 here
+        ([1, 10], [0.2, 0.01]),
+        ([1, 10], [0.01, 0.3]),
+        ([1, 2, 5, 10], [0.1, 0.1, 0.02, 0.02]),
+    ],
+)
+def test_the_interval_of_a_weighted_sum_covers(
+    weights: list[float], chances: list[float], n: int
+) -> None:
+    rng, true = np.random.default_rng(2), float(np.dot(weights, chances))
+
+    def draw() -> tuple[float, tuple[float, float]]:
+        counts = rng.multinomial(n, [*chances, 1 - sum(chances)])[:-1]
+        return true, weighted_sum(weights, counts, n)
+
+    assert 0.93 < coverage(3000, draw) < 0.99
+
+
+def test_a_weighted_sum_of_one_kind_is_wilsons_interval() -> None:
+    for k, n in ((0, 10), (3, 10), (97, 97)):
+        np.testing.assert_allclose(weighted_sum([10], [k], n), 10 * np.array(interval(k, n)))

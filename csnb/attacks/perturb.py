@@ -1,7 +1,8 @@
 """From pixels to adversarial pixels, under any threat model, for any attack of the registry."""
 
 import math
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
@@ -9,10 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from csnb.attacks.gradient import recognised
-from csnb.attacks.threat import Loss, Target, ThreatModel
+from csnb.attacks.threat import Loss, Robust, Seed, Target, ThreatModel
 from csnb.errors import InputError
-from csnb.models import Normalized
-from csnb.spec import ATTACKS, Spec
+from csnb.models import Normalized, evaluating, watched
+from csnb.spec import ATTACKS, Spec, checker
+
+_check = checker(threat=ThreatModel, robust=Robust, seed=Seed | None)
+NO_BALL = ("CW",)  # attacks that know no eps
 
 
 def perturb(
@@ -34,13 +38,13 @@ def perturb(
     included, and stops there (on a GPU, up to 7 steps later): no image that ``last`` fools stands.
     ``seed``: of random starts; None continues torch's global generator. The model is attacked in
     evaluation mode and left as it was: mode, gradients, requires_grad. Raises InputError for an
-    unknown attack or option, for pixels outside [0, 1], and where the images come out not finite.
+    unknown attack or option, for pixels outside [0, 1], for labels of other than the model's
+    classes, and where the images come out not finite.
     """
-    low, high = (float(v) for v in x.aminmax()) if x.numel() else (0.0, 1.0)
-    if not (low >= 0 and high <= 1):
-        raise InputError(f"x: pixels from {low:g} to {high:g}; allowed: [0, 1]")
+    _check(threat=threat, robust=robust, seed=seed)
     spec = ATTACKS.parse(attack)
-    images = moved(model, x, y, spec, threat, loss=loss, robust=robust, seed=seed)
+    with watched(model, x, y):
+        images = moved(model, x, y, spec, threat, loss=loss, robust=robust, seed=seed)
     if not images.isfinite().all():
         raise InputError(
             f"{spec}: gives pixels that are not finite; "
@@ -62,7 +66,7 @@ def moved(
 ) -> Tensor:
     """As `perturb`, without a look at the numbers: for the batches of a training."""
     x = x.detach()
-    if not len(x) or (threat.eps == 0 and spec.name != "CW"):
+    if not len(x) or (threat.eps == 0 and spec.name not in NO_BALL):
         return x.clone()
     with _frozen(model), _seeded(seed):
         target, units = _aim(model, x, threat, loss, robust == "worst")
@@ -73,6 +77,23 @@ def moved(
     if threat.bounded:
         images = images.clamp(0, 1)  # there and back again may leave it by a rounding
     return torch.where(found == units, x, images)  # what did not move is x to the bit
+
+
+def warn_short(specs: Iterable[Spec], threat: ThreatModel) -> None:
+    """Warns of attacks of csnb's whose steps, all in one direction, stay within the ball.
+
+    Robustness under them is of a smaller radius than the one that is asked for.
+    """
+    for spec in specs:
+        steps, size = (spec.options.get(name) for name in ("steps", "step_size"))
+        if spec.entry.file or spec.name in NO_BALL or not (steps and size):
+            continue
+        if steps * size < threat.eps * (1 - 1e-9):
+            warnings.warn(
+                f"{spec}: {steps} steps of {size:g} cannot reach eps {threat.eps:g}; "
+                "step_size=0 follows eps",
+                stacklevel=3,
+            )
 
 
 def _aim(
@@ -87,7 +108,7 @@ def _aim(
         bounded=threat.bounded,
         eps=float(threat.eps),
         order=math.inf if threat.norm == "linf" else 2,
-        loss=loss,
+        objective=loss,
         stop=stop,
     )
     return target, model.normalize(x) if normalized else x
@@ -96,15 +117,12 @@ def _aim(
 @contextmanager
 def _frozen(model: nn.Module) -> Iterator[None]:
     """Evaluation mode, parameters without gradients (a sixth faster); as before at the end."""
-    modes = {module: module.training for module in model.modules()}
     needed = {p: p.requires_grad for p in model.parameters()}
-    model.eval().requires_grad_(False)
+    model.requires_grad_(False)
     try:
-        with torch.enable_grad():
+        with evaluating(model), torch.enable_grad():
             yield
     finally:
-        for module, training in modes.items():
-            module.training = training
         for parameter, requires_grad in needed.items():
             parameter.requires_grad_(requires_grad)
 

@@ -1,15 +1,27 @@
 """The attacker: how far an image may be moved, and what an attack is given."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import Field
 from torch import Tensor
 
-from csnb.errors import InputError, choices
 from csnb.losses import cross_entropy_sum, log_odds
+from csnb.spec import Count, Real, checker
 
+Radius = Annotated[Real, Field(ge=0, description="radius of the threat model, in units of space")]
+Norm = Annotated[Literal["linf", "l2"], Field(description="of FGSM, PGD and MIA: linf or l2")]
+Space = Annotated[
+    Literal["normalized", "pixel"],
+    Field(description="normalized (as the paper measured) or pixel"),
+]
+Bounded = Annotated[bool, Field(description="attacks keep to valid pixels (the paper's do not)")]
+Robust = Annotated[
+    Literal["last", "worst"],
+    Field(description="image that counts: last (as the paper) or worst (the first that fools)"),
+]
+Seed = Annotated[Count, Field(ge=0, lt=2**63, description="of weights, data order and attacks")]
 Gradient = Literal["exact", "float32"]
 Loss = Callable[[Tensor, Tensor], Tensor]  # (logits (B, m), labels (B,)) -> sum over the batch
 
@@ -30,15 +42,11 @@ class ThreatModel:
     bounded: bool = False
 
     def __post_init__(self) -> None:
-        number = isinstance(self.eps, int | float) and not isinstance(self.eps, bool)
-        if not (number and math.isfinite(self.eps) and self.eps >= 0):
-            raise InputError(f"eps: {self.eps!r} is not a radius; allowed: 0 or more")
-        for name, allowed in (("norm", ("linf", "l2")), ("space", ("normalized", "pixel"))):
-            value = getattr(self, name)
-            if value not in allowed:
-                raise InputError(f"{name}: {value!r} is unknown; {choices(str(value), allowed)}")
-        if not isinstance(self.bounded, bool):
-            raise InputError(f"bounded: {self.bounded!r} is not allowed; allowed: True or False")
+        for name, value in _check(**vars(self)).items():
+            object.__setattr__(self, name, value)
+
+
+_check = checker(eps=Radius, norm=Norm, space=Space, bounded=Bounded)
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,7 @@ class Target:
 
     ``predict``: images (B, C, H, W) in the threat model's units to logits (B, m). ``box``: the
     least and the greatest valid image in these units, (C, H, W) each. ``bounded``: images must stay
-    in it. ``order``: of the norm, 2 or inf. ``loss``: what is to be maximised, summed over the
+    in it. ``order``: of the norm, 2 or inf. ``objective``: what is to be maximised, summed over the
     batch (None: cross-entropy). ``stop``: at the first iterate that fools the model.
     """
 
@@ -56,13 +64,17 @@ class Target:
     bounded: bool
     eps: float
     order: float
-    loss: Loss | None
+    objective: Loss | None
     stop: bool
 
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """What is to be maximised: the objective, else the `log_odds` of being wrong; summed."""
+        return self.climb("exact")(logits, labels)
+
     def climb(self, gradient: Gradient) -> Loss:
-        """What an attack climbs: the loss, or cross-entropy by an exact gradient or torch's."""
-        if self.loss is not None:
-            return self.loss
+        """The same as a function; cross-entropy by an exact gradient or as torch computes it."""
+        if self.objective is not None:
+            return self.objective
         if gradient == "float32":
             return cross_entropy_sum
         return lambda logits, labels: log_odds(logits, labels).sum()

@@ -18,11 +18,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
 
 from csnb.batch import child
 from csnb.batch.child import Failure, named
 from csnb.batch.plan import Job
+from csnb.locks import Lock, scratch
 from csnb.progress import QUIET
 from csnb.runs import Status, publish, write_atomically
 from csnb.runs.folder import HOLD, staged
@@ -68,11 +68,9 @@ def fail(job: Job, error: BaseException, start: float) -> Status:
 @contextmanager
 def try_lock(file: Path) -> Iterator[bool]:
     """Whether ``file`` is this one's alone, while the context lasts."""
-    lock = FileLock(file)
-    with suppress(Timeout):
-        lock.acquire(blocking=False)
+    lock = Lock(file)
     try:
-        yield lock.is_locked
+        yield lock.acquire()
     finally:
         lock.release()
 
@@ -83,12 +81,12 @@ def _execute(job: Job, stop: threading.Event, start: float) -> Status:
     short = None if len(tempfile.gettempdir()) < LONG else "/tmp"
     with (
         gpu_slot(devices() if job.parameters.get("device") != "cpu" else [], stop) as slot,
-        tempfile.TemporaryDirectory(prefix="csnb-", dir=short, ignore_cleanup_errors=True) as name,
+        scratch(short) as folder,
     ):
-        notebook = Path(name, "notebook.ipynb")
+        notebook = folder / "notebook.ipynb"
         try:
             shutil.rmtree(new, ignore_errors=True)
-            _run_child(job, Path(name), slot, stop)
+            _run_child(job, folder, slot, stop)
             if not (new / "result.json").exists():
                 raise Failure("incomplete", "the notebook wrote no result of this run")
             publish(job.runs, job.run_id, notebook)

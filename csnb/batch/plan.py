@@ -16,10 +16,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from csnb.batch.child import verbatim
-from csnb.errors import InputError, choices, one_line
+from csnb.errors import InputError, choices, one_line, shown
 from csnb.experiment import PLACE, Experiment
 from csnb.params import find, read_yaml
-from csnb.paths import PARAMS, RESULTS, resolve
+from csnb.paths import PARAMS, RESULTS, expand, read_file, resolve
 from csnb.runs import Identity, Status, inspect
 from csnb.spec import explain, split
 
@@ -38,7 +38,9 @@ class Sweep(BaseModel):
     params: str | None = Field(None, description="a YAML of parameters")
     grid: dict[str, Any] | None = Field(None, description="names with lists of values")
     also: list[dict[str, Any]] | None = Field(None, description="more such grids")
-    timeout: int | None = Field(None, ge=1, description="seconds that a run may take")
+    timeout: int | None = Field(
+        None, ge=1, le=100_000_000, description="seconds that a run may take"
+    )
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,10 @@ def make_plan(
     ``file``: a YAML, or the name of one of csnb's own. ``only``: keep the runs whose parameters
     have these values. Raises InputError for whatever is wrong.
     """
-    jobs = _jobs(_own(file), resolve(runs), dict(only or {}))
+    only = only or {}
+    if not isinstance(only, Mapping) or not all(isinstance(name, str) for name in only):
+        raise InputError(f"only: {shown(only)} is not allowed; allowed: names with values")
+    jobs = _jobs(_own(file), resolve(runs, "runs"), dict(only))
     return [(job, replace(inspect(job.folder, content), result=None)) for job, content in jobs]
 
 
@@ -193,25 +198,34 @@ def _read(file: Path) -> Sweep:
 def _parameters(file: Path, sweep: Sweep) -> Iterator[dict[str, Any]]:
     """The parameters of each run: the base with each of the grid, then with each of ``also``."""
     grids = [sweep.grid or {}] if sweep.grid or not sweep.also else []
-    for grid in [*grids, *(sweep.also or [])]:
+    grids += sweep.also or []
+    number = sum(math.prod(map(len, _lists(grid).values())) for grid in grids)
+    if number > MOST:
+        raise InputError(f"grid: {number} runs in {file}; allowed: up to {MOST}")
+    for grid in grids:
         params = grid.get("params", sweep.params)
-        base = read_yaml(file.parent / str(params)) if params else {}
-        own = {name: value for name, value in grid.items() if name != "params"}
-        lists = [value if isinstance(value, list) else [value] for value in own.values()]
-        number = math.prod(map(len, lists))
-        if number > MOST:
-            raise InputError(f"grid: {number} runs in {file}; allowed: up to {MOST}")
-        yield from (base | dict(zip(own, v, strict=True)) for v in itertools.product(*lists))
+        base = read_yaml(expand(file.parent / str(params), "params")) if params else {}
+        own = _lists(grid)
+        yield from (
+            base | dict(zip(own, values, strict=True))
+            for values in itertools.product(*own.values())
+        )
+
+
+def _lists(grid: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """A grid's own parameters, each with its values."""
+    own = {name: value for name, value in grid.items() if name != "params"}
+    return {name: value if isinstance(value, list) else [value] for name, value in own.items()}
 
 
 def _notebook(path: Path) -> Path:
     """The path, after a look at whether papermill can run it. Raises InputError."""
     try:
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        cells = json.loads(read_file(path))["cells"]
         if any("parameters" in cell["metadata"].get("tags", ()) for cell in cells):
             return path.resolve()
         reason = "has no cell tagged parameters"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         reason = f"cannot be read ({one_line(error)})"
     allowed = Sweep.model_fields["notebook"].description
     raise InputError(f"notebook: {path} {reason}; allowed: {allowed}")

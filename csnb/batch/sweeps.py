@@ -17,10 +17,12 @@ import pandas as pd
 
 from csnb.batch.execute import ELSEWHERE, devices, fail, run_one
 from csnb.batch.plan import Job, Plan, estimate, make_plan
-from csnb.errors import InputError
+from csnb.errors import InputError, shown
+from csnb.experiment import Experiment
 from csnb.progress import bar, say
 from csnb.runs import Status, progress
 
+MOST_JOBS = 10_000
 QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container on Linux: microseconds of so many
 
 
@@ -46,8 +48,8 @@ def sweep(
     any interruption: what is done (see `csnb.runs.inspect`) stays, and what another process is at
     is waited for. Raises InputError before any work for a bad file or parameter.
     """
-    if jobs is not None and (type(jobs) is not int or jobs < 1):
-        raise InputError(f"jobs: {jobs!r} is not allowed; allowed: a whole number from 1")
+    if jobs is not None and (type(jobs) is not int or not 1 <= jobs <= MOST_JOBS):
+        raise InputError(f"jobs: {shown(jobs)} is not allowed; allowed: 1 to {MOST_JOBS}")
     plan = make_plan(file, runs, only)
     failed = ("failed", "broken")
     todo = [j for j, s in plan if (s.state in failed if retry_failed else s.state != "done")]
@@ -62,7 +64,8 @@ def sweep(
 
 def count_jobs(jobs: list[Job]) -> int:
     """How many runs at once fit this machine: one for each GPU, or cores by threads of a run."""
-    threads = max((int(job.parameters["threads"]) for job in jobs), default=1) or cores()
+    given = {job.parameters["threads"] for job in jobs}  # in any notation
+    threads = max((Experiment(threads=value).threads for value in given), default=1) or cores()
     return len(devices()) or max(1, cores() // threads)
 
 

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Self
 
@@ -10,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from csnb.errors import InputError, choices
+from csnb.errors import InputError, choices, shown
+from csnb.spec import MOST_CLASSES
 
 
 @dataclass(frozen=True, repr=False)
@@ -59,6 +61,11 @@ class Dataset:
             "test": _digest(b"", self.x_test, self.y_test),
         }
 
+    def counts(self) -> dict[str, tuple[int, ...]]:
+        """How many images each class has, by split: "train" and "test"."""
+        m, splits = len(self.classes), {"train": self.y_train, "test": self.y_test}
+        return {name: tuple(torch.bincount(y, minlength=m).tolist()) for name, y in splits.items()}
+
     @classmethod
     def from_arrays(
         cls,
@@ -76,13 +83,18 @@ class Dataset:
         mean and deviation of each channel; default: those of the training pixels, to 4 digits.
         Raises InputError.
         """
+        if not 0 < len(classes) <= MOST_CLASSES:
+            raise InputError(
+                f"{name}: {len(classes)} classes are not allowed; allowed: 1 to {MOST_CLASSES}"
+            )
         tensors = {}
         for split in ("train", "test"):
             x, y = arrays[f"x_{split}"], np.asarray(arrays[f"y_{split}"])
             tensors[f"x_{split}"] = images = images_nchw(x, f"{name}: x_{split}")
             if len(images) != len(y):
                 raise InputError(
-                    f"{name}: x_{split} holds {len(images)} images but y_{split} {len(y)} labels"
+                    f"{name}: x_{split} holds {len(images)} images but y_{split} {len(y)} labels; "
+                    "allowed: one each"
                 )
             if y.min() < 0 or y.max() >= len(classes):
                 raise InputError(
@@ -93,7 +105,8 @@ class Dataset:
         shapes = [tuple(tensors[f"x_{split}"].shape[1:]) for split in ("train", "test")]
         if shapes[0] != shapes[1]:
             raise InputError(
-                f"{name}: x_train's images are {shapes[0]} but x_test's {shapes[1]} (C, H, W)"
+                f"{name}: x_train's images are {shapes[0]} but x_test's {shapes[1]} (C, H, W); "
+                "allowed: one shape"
             )
         mean, std = normalisation or _measured(tensors["x_train"])
         if min(std) <= 0:
@@ -107,14 +120,34 @@ def class_index(label: int | str, classes: Sequence[str], name: str) -> int:
     """The index of a class given by name (a text that is one) or by index. Raises InputError."""
     if isinstance(label, str) and label in classes:
         return list(classes).index(label)
-    text = str(label)
-    if text.isdecimal() and int(text) < len(classes):
+    text = shown(label) if not isinstance(label, str) else label
+    if isinstance(label, Integral):
+        text = str(int(label)) if abs(int(label)) < 2**63 else text
+    if text.isdecimal() and len(text) < 20 and int(text) < len(classes):
         return int(text)
     names = choices(text, classes).removeprefix("allowed: ")
     raise InputError(
-        f"protected_class: {label!r} is not a class of {name}; "
+        f"protected_class: {shown(label)} is not a class of {name}; "
         f"allowed: 0 to {len(classes) - 1} or {names}"
     )
+
+
+def check_counts(
+    counts: Mapping[str, Sequence[int]], protected: int, classes: Sequence[str], name: str
+) -> None:
+    """Raises InputError where a class has no training images, or the protected one no test images.
+
+    ``counts``: of `Dataset.counts`; empty where they are not known.
+    """
+    asked = {"train": range(len(classes)), "test": [protected]}
+    for split, numbers in counts.items():
+        empty = [p for p in asked[split] if not numbers[p]]
+        if empty:
+            what = {"train": "training", "test": "test"}[split]
+            raise InputError(
+                f"dataset: {name} has no {what} images of class {classes[empty[0]]!r}; "
+                "allowed: training images of every class, test images of the protected one"
+            )
 
 
 def images_nchw(x: np.ndarray, where: str) -> Tensor:

@@ -3,8 +3,8 @@
 import json
 import os
 import shutil
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from csnb.data.dataset import Dataset, described
-from csnb.errors import InputError, choices, one_line
-from csnb.paths import resolve
-from csnb.spec import DATASETS, Spec, dataset
+from csnb.errors import InputError, choices, one_line, shown
+from csnb.paths import expand, resolve
+from csnb.spec import DATASETS, MOST_CLASSES, Spec, dataset
 
 # Table I: mean and standard deviation per channel, as printed.
 TABLE1: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
@@ -77,7 +77,7 @@ def cifar100(root: Path) -> Dataset:
     return _from_torchvision("cifar100", "CIFAR100", root)
 
 
-def load_dataset(name: str, root: str | Path | None = None) -> Dataset:
+def load_dataset(name: str | Path, root: str | Path | None = None) -> Dataset:
     """Load a data set by name, or anyone's. Raises InputError.
 
     ``name``: one of `DATASETS` (a copy under ``root`` is used, else torchvision downloads one), the
@@ -89,6 +89,7 @@ def load_dataset(name: str, root: str | Path | None = None) -> Dataset:
     ``classes``. Images are uint8, or floating point in [0, 1]; shaped (N, H, W), (N, H, W, C) or
     (N, C, H, W) with C = 1 or 3.
     """
+    name = str(name) if isinstance(name, Path) else name
     file = npz_file(name, root)
     if file is not None:
         return _from_npz(file, Path(name).stem)
@@ -100,17 +101,21 @@ def load_dataset(name: str, root: str | Path | None = None) -> Dataset:
 
 def data_folder(root: str | Path | None = None) -> Path:
     """The folder of the data sets: ``root``, else ``$CSNB_DATA``, else ``data``."""
-    return resolve(root or os.environ.get("CSNB_DATA") or "data")
+    return resolve(root or os.environ.get("CSNB_DATA") or "data", "data_root")
 
 
 def npz_file(name: str, root: str | Path | None = None) -> Path | None:
     """The ``.npz`` that ``name`` means: a path, or a name in ``root``; None where it means none."""
+    if not isinstance(name, str):
+        raise InputError(f"dataset: {shown(name)} is not allowed; allowed: a name or a path")
     if name.endswith(".npz"):
-        path = Path(name).expanduser()
+        path = expand(name, "dataset")
         if not path.is_file():
-            raise InputError(f"dataset: no file {path}")
+            raise InputError(f"dataset: no file {path}; allowed: the path of an .npz")
         return path.absolute()
-    own = data_folder(root) / f"{name}.npz"
+    if ":" in name:
+        return None
+    own = expand(data_folder(root) / f"{name}.npz", "dataset")
     return own if name != "digits" and own.is_file() else None
 
 
@@ -126,10 +131,13 @@ def find_source(name: str, root: str | Path | None = None) -> Spec:
 
 @dataclass(frozen=True)
 class Description:
-    """What can be said of a data set without its images: class names, `Dataset.digests`."""
+    """What can be said of a data set without its images: class names, `Dataset.digests`, and
+    `Dataset.counts`, where its images have been seen.
+    """
 
     classes: tuple[str, ...]
     digests: dict[str, str]
+    counts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def describe(name: str, root: str | Path | None = None) -> Description:
@@ -159,7 +167,7 @@ def _state(files: Iterable[Path]) -> tuple[object, ...]:
 @lru_cache(maxsize=64)
 def _loaded(name: str, root: str, state: object) -> Description:
     data = load_dataset(name, root)
-    return Description(data.classes, data.digests())
+    return Description(data.classes, data.digests(), data.counts())
 
 
 def _from_torchvision(name: str, kind: str, folder: Path, classes: tuple[str, ...] = ()) -> Dataset:
@@ -180,7 +188,10 @@ def _from_torchvision(name: str, kind: str, folder: Path, classes: tuple[str, ..
 
 
 def _split(make: Any, folder: Path, subfolder: str, train: bool) -> Any:
-    """A copy that is there is used; else one is downloaded, aside, and nothing else is touched."""
+    """A copy that is there is used, packed or not; else one is downloaded.
+
+    That happens aside, and nothing else is touched.
+    """
     try:
         return make(folder, train=train, download=False)
     except RuntimeError as error:
@@ -190,7 +201,10 @@ def _split(make: Any, folder: Path, subfolder: str, train: bool) -> Any:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with TemporaryDirectory(dir=folder) as temporary:
+                copies = _copy_packed(make, folder, subfolder, Path(temporary))
                 make(temporary, train=train, download=True)
+                for copy in copies:
+                    copy.unlink()
                 shutil.copytree(Path(temporary, subfolder), folder / subfolder, dirs_exist_ok=True)
             return make(folder, train=train, download=False)
         except BaseException:
@@ -202,6 +216,20 @@ def _split(make: Any, folder: Path, subfolder: str, train: bool) -> Any:
             raise
 
 
+def _copy_packed(make: Any, folder: Path, subfolder: str, target: Path) -> list[Path]:
+    """Copies of what was downloaded and not unpacked yet: torchvision unpacks it, and loads less.
+
+    Copies, since it writes over what has another checksum than it knows.
+    """
+    own = getattr(make, "filename", None)  # CIFAR's one archive lies beside its folder
+    packed = [folder / own] if own else (folder / subfolder).rglob("*.gz")
+    copies = {file: target / file.relative_to(folder) for file in packed if file.is_file()}
+    for file, copy in copies.items():
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, copy)
+    return list(copies.values())
+
+
 def _from_npz(file: Path, name: str) -> Dataset:
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
@@ -210,7 +238,9 @@ def _from_npz(file: Path, name: str) -> Dataset:
         if strange:
             raise ValueError(f"{strange[0]} is not an array")
     except Exception as error:  # numpy, zipfile and zlib raise types of their own
-        raise InputError(f"{file}: not a readable .npz ({one_line(error)})") from None
+        raise InputError(
+            f"{file}: not a readable .npz ({one_line(error)}); needed: {', '.join(NPZ_KEYS)}"
+        ) from None
     missing = [key for key in NPZ_KEYS if key not in arrays]
     if missing:
         raise InputError(f"{file}: no {', '.join(missing)}; needed: {', '.join(NPZ_KEYS)}")
@@ -230,8 +260,8 @@ def _from_npz(file: Path, name: str) -> Dataset:
 def _classes(file: Path, arrays: dict[str, np.ndarray]) -> tuple[str, ...]:
     """The names in an ``.npz``, or the numbers of the labels."""
     top = int(arrays["y_train"].max())
-    if "classes" not in arrays and top >= 2**16:
-        raise InputError(f"{file}: y_train holds label {top}; allowed: 0 to 65535")
+    if "classes" not in arrays and top >= MOST_CLASSES:
+        raise InputError(f"{file}: y_train holds label {top}; allowed: 0 to {MOST_CLASSES - 1}")
     names = arrays["classes"] if "classes" in arrays else np.arange(top + 1)
     if names.ndim != 1 or len(set(names.tolist())) != len(names):
         raise InputError(

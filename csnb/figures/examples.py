@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 def adversarial_examples(
     clean: Tensor,
     adversarial: Tensor,
+    true: Sequence[str],
     predicted: Sequence[str],
     adversarial_predicted: Sequence[str],
     *,
@@ -24,9 +25,9 @@ def adversarial_examples(
 ) -> Figure:
     """Rows of images (B, C, H, W): clean, adversarial, and their difference around grey.
 
-    ``predicted`` and ``adversarial_predicted``: what the model says of each; a changed answer is
-    bold. The difference is magnified so that the largest fills the range. Adversarial pixels
-    outside [0, 1] are shown clipped.
+    ``true``: what each is, written below; ``predicted`` and ``adversarial_predicted``: what the
+    model says of it, above; a wrong answer is bold. The difference is magnified so that the largest
+    fills the range. Adversarial pixels outside [0, 1] are shown clipped.
     """
     delta = adversarial - clean
     gain = 0.5 / max(float(delta.abs().max()), 1e-12)
@@ -38,10 +39,12 @@ def adversarial_examples(
         for ax, image in zip(axes[row], shown, strict=True):
             ax.imshow(image.squeeze(-1), cmap="gray", vmin=0, vmax=1)
             ax.set(xticks=[], yticks=[])
-    for column, (before, after) in enumerate(zip(predicted, adversarial_predicted, strict=True)):
-        axes[0, column].set_title(plain(before), fontsize=9)
-        changed = {"color": ORANGE, "fontweight": "bold"} if after != before else {}
-        axes[1, column].set_title(plain(after), fontsize=9, **changed)
+    wrong = {"color": ORANGE, "fontweight": "bold"}
+    for row, answers in enumerate((predicted, adversarial_predicted)):
+        for ax, answer, name in zip(axes[row], answers, true, strict=True):
+            ax.set_title(plain(answer), fontsize=9, **({} if answer == name else wrong))
+    for ax, name in zip(axes[2], true, strict=True):
+        ax.set_xlabel(f"is {plain(name)}", fontsize=9)
     for row, label in enumerate(("clean", "adversarial", f"difference x{gain:.3g}")):
         axes[row, 0].set_ylabel(label, fontsize=8)
     if title:
@@ -51,6 +54,7 @@ def adversarial_examples(
 
 def eps_slider(
     clean: Tensor,
+    true: Sequence[str],
     predicted: Sequence[str],
     attacked: Mapping[float, tuple[Tensor, Sequence[str]]],
     *,
@@ -59,8 +63,8 @@ def eps_slider(
 ) -> "ipywidgets.Widget":
     """`adversarial_examples` under a slider for eps.
 
-    ``clean``: images (B, C, H, W), ``predicted``: what the model says of each. ``attacked``: the
-    adversarial images (B, C, H, W) and what the model says of them, by eps in rising order.
+    ``clean``: images (B, C, H, W), ``true``: what each is, ``predicted``: what the model says.
+    ``attacked``: the adversarial images (B, C, H, W) and what it says of them, by rising eps.
     ``start``: the eps shown first; default: the first.
     """
     import ipywidgets
@@ -68,7 +72,7 @@ def eps_slider(
     def show(eps: float) -> None:
         images, names = attacked[eps]
         adversarial_examples(
-            clean, images, predicted, names, title=f"{title}, eps {eps:.3g}".lstrip(", ")
+            clean, images, true, predicted, names, title=f"{title}, eps {eps:.3g}".lstrip(", ")
         )
         plt.show()
 

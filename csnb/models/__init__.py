@@ -1,8 +1,18 @@
 """Networks. Pixels in [0, 1] go in, logits come out; normalisation is the first layer."""
 
 from csnb.models.lenet import LeNet
-from csnb.models.normalized import Normalized, build_model, conv_weights
+from csnb.models.normalized import (
+    Normalized,
+    build_model,
+    check_answers,
+    conv_weights,
+    evaluating,
+    watched,
+)
 from csnb.models.resnet import resnet18
 from csnb.spec import MODELS
 
-__all__ = ["LeNet", "MODELS", "Normalized", "build_model", "conv_weights", "resnet18"]
+__all__ = [
+    "LeNet", "MODELS", "Normalized", "build_model", "check_answers", "conv_weights", "evaluating",
+    "resnet18", "watched",
+]  # fmt: skip

@@ -12,11 +12,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from filelock import FileLock
+from csnb.locks import Lock, scratch
 
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fPIC", "-shared")
 PATIENCE = 30  # seconds for the compiler, which takes about three
@@ -34,10 +33,10 @@ def load(source: Path, symbols: Sequence[str]) -> ctypes.CDLL | None:
         name = f"{source.stem}-{_key(command, source)}.so"
         try:
             return _cached(command, source, symbols, _cache_folder() / name)
-        except (OSError, RuntimeError, NotImplementedError):
+        except (OSError, RuntimeError):
             # no home, no right to write there or to run what is there: for this process alone
-            with tempfile.TemporaryDirectory(prefix="csnb-") as folder:
-                return _cached(command, source, symbols, Path(folder) / name)
+            with scratch() as folder:
+                return _cached(command, source, symbols, folder / name)
     except (OSError, subprocess.SubprocessError):
         return None
 
@@ -69,18 +68,35 @@ def _cached(command: list[str], source: Path, symbols: Sequence[str], path: Path
     Raises OSError or SubprocessError.
     """
     digest = path.with_suffix(".sha256")
-    with FileLock(path.with_suffix(".lock"), timeout=4 * PATIENCE):
+    lock = Lock(path.with_suffix(".lock"))
+    if not lock.acquire(4 * PATIENCE):
+        raise TimeoutError(f"{path}: another process is at it")
+    try:
         if not _as_tried(path, digest):
-            part = path.with_suffix(f".{os.getpid()}")
-            try:
-                _run([*command, *FLAGS, str(source), "-o", str(part)])
-                _run([sys.executable, "-c", TRIAL, str(part), *symbols])
-                content = part.read_bytes()
-                part.replace(path)  # in one step: whoever sees the file sees all of it
-                digest.write_text(hashlib.sha256(content).hexdigest(), encoding="utf-8")
-            finally:
-                part.unlink(missing_ok=True)
+            _compile(command, source, symbols, path, digest)
+    finally:
+        lock.release()
     return ctypes.CDLL(str(path))
+
+
+def _compile(
+    command: list[str], source: Path, symbols: Sequence[str], path: Path, digest: Path
+) -> None:
+    """Compiles, tries and keeps. Raises OSError or SubprocessError."""
+    for left in path.parent.glob(f"{path.stem}.part*"):  # of who was killed at it
+        left.unlink(missing_ok=True)
+    part = path.with_suffix(f".part{os.getpid()}")
+    try:
+        _run([*command, *FLAGS, str(source), "-o", str(part)])
+        try:
+            _run([sys.executable, "-c", TRIAL, str(part), *symbols])
+        except subprocess.CalledProcessError:  # where nothing may be run, say: try another place
+            raise PermissionError(f"{part}: does not load") from None
+        content = part.read_bytes()
+        part.replace(path)  # in one step: whoever sees the file sees all of it
+        digest.write_text(hashlib.sha256(content).hexdigest(), encoding="utf-8")
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _as_tried(path: Path, digest: Path) -> bool:
@@ -94,7 +110,7 @@ def _as_tried(path: Path, digest: Path) -> bool:
 
 def _run(command: list[str]) -> bytes:
     """What a command prints; it and its children end with its time. Raises SubprocessError."""
-    pipe, group = subprocess.PIPE, os.name == "posix"
+    pipe, group = subprocess.PIPE, hasattr(os, "killpg")  # not on Windows
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, start_new_session=group
     ) as process:

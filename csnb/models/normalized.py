@@ -1,12 +1,13 @@
 """A network from pixels to logits, and how one is made from a spec."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from csnb.data import Dataset
-from csnb.errors import InputError
+from csnb.errors import InputError, one_line, shown
 from csnb.spec import MODELS, Spec
 
 
@@ -56,6 +57,104 @@ def check_sides(name: str, image_shape: tuple[int, int, int], least: int) -> Non
         raise InputError(
             f"model: {name} needs images of {least} pixels a side or more; these have {shape}"
         )
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; each part's mode as it was afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def check_images(x: Tensor, y: Tensor) -> None:
+    """Raises InputError unless ``x`` (N, C, H, W) are pixels in [0, 1], ``y`` (N,) int64."""
+    if not (isinstance(x, Tensor) and x.is_floating_point() and x.ndim == 4):
+        raise InputError(f"x: {_described(x)}; allowed: a tensor of floats, (N, C, H, W)")
+    if not (isinstance(y, Tensor) and y.dtype == torch.int64 and y.shape == x.shape[:1]):
+        raise InputError(f"y: {_described(y)}; allowed: a tensor of int64, ({len(x)},)")
+    low, high = (float(v) for v in x.detach().aminmax()) if x.numel() else (0.0, 1.0)
+    if not (low >= 0 and high <= 1):
+        raise InputError(f"x: pixels from {low:g} to {high:g}; allowed: [0, 1]")
+
+
+def check_labels(y: Tensor, classes: int) -> None:
+    """Raises InputError unless labels ``y`` (N,), N > 0, are of ``classes``."""
+    least, most = (int(v) for v in y.aminmax())
+    if least < 0 or most >= classes:
+        raise InputError(f"y: labels from {least} to {most}; allowed: 0 to {classes - 1}")
+
+
+def check_answers(model: nn.Module, x: Tensor, y: Tensor) -> int:
+    """The classes m that ``model`` tells apart; raises InputError as `check_images`.
+
+    Also where there is no image, ``model`` does not take it, or answers with other than two logits
+    or more. The model and the random numbers are left as they were.
+    """
+    check_images(x, y)
+    if not x.numel():
+        raise InputError(f"x: {_described(x)}; allowed: an image or more")
+    devices = [x.device] if x.is_cuda else []
+    with torch.no_grad(), evaluating(model), torch.random.fork_rng(devices=devices):
+        try:
+            logits = model(x[:1])
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise InputError(
+                f"model: does not take {_described(x)} ({one_line(error)}); allowed: images of "
+                "the shape, type and device that it is made for"
+            ) from error
+    check_logits(logits)
+    check_labels(y, logits.shape[1])
+    return logits.shape[1]
+
+
+@contextmanager
+def watched(model: Normalized, x: Tensor, y: Tensor, classes: int | None = None) -> Iterator[None]:
+    """Raises InputError for images as `check_answers` does, and inside without asking ``model``.
+
+    As soon as it answers ``x``, or some of it, with other than ``classes`` logits (default: two or
+    more).
+    """
+    check_images(x, y)
+    checked = False
+
+    def look(body: nn.Module, z: tuple[Tensor, ...], logits: Tensor) -> None:
+        nonlocal checked
+        check_logits(logits, classes)
+        if not checked:
+            check_labels(y, logits.shape[1])
+            checked = True
+
+    hook = model.body.register_forward_hook(look)
+    try:
+        yield
+    except (RuntimeError, ValueError, IndexError) as error:
+        hook.remove()
+        if not isinstance(error, InputError) and x.numel():
+            check_answers(model, x, y)  # it may not take the images at all
+        raise
+    finally:
+        hook.remove()
+
+
+def check_logits(logits: Tensor, classes: int | None = None) -> None:
+    """Raises InputError unless they are (B, m): ``classes``, or two or more."""
+    fit = isinstance(logits, Tensor) and logits.ndim == 2
+    if not fit or logits.shape[1] < 2 or classes not in (None, logits.shape[1]):
+        wanted = "two or more" if classes is None else classes
+        raise InputError(
+            f"model: gives {_described(logits)}; allowed: logits (B, m), a class each, m {wanted}"
+        )
+
+
+def _described(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} shaped {tuple(value.shape)}"
+    return shown(value)
 
 
 def conv_weights(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from pandas.io.formats.style import Styler
 
 from csnb.errors import InputError
@@ -41,12 +42,14 @@ def published() -> pd.DataFrame:
     """Tables II to IV: ``table, dataset`` and a cell's attack, method, ``protected_class``.
 
     Its ``published`` accuracy is that on the ``n`` test images of class p of the model that
-    protects it (STD: none); ``bold`` as printed. A row per cell.
+    protects it (STD: none); ``bold`` as printed. A row per cell. ``inferred``: the row in the text
+    has no such column (Table III, CW, p = 5 to 9); it holds nothing but 0, which these are then.
     """
     frame = pd.read_csv(Path(__file__).with_name("published.csv"))
     frame = frame.rename(columns={"model": "method", "accuracy": "published"})
     places = frame[["dataset", "protected_class"]].itertuples(index=False)
-    return frame.assign(bold=frame["bold"] == 1, n=[TEST_IMAGES[name][p] for name, p in places])
+    sizes = [TEST_IMAGES[name][p] for name, p in places]
+    return frame.assign(bold=frame["bold"] == 1, inferred=frame["inferred"] == 1, n=sizes)
 
 
 def accuracies(scores: pd.DataFrame) -> pd.DataFrame:
@@ -249,42 +252,63 @@ def gradients(comparison: pd.DataFrame) -> pd.DataFrame:
 
 
 def oddities(dataset: str) -> pd.DataFrame:
-    """Published cells of ``dataset`` that do not fit each other: ``what, cells, of, example``.
+    """Published cells of ``dataset`` that do not fit each other.
 
-    Bold is said to mark the better of STD and CSE and of CSA and CSE+ADV. An accuracy over n images
-    is a multiple of 1/n.
+    Columns: ``what``, how many ``cells`` of how many (``of``), ``by chance`` - how many there would
+    be if the digits were random, where that can be said - and the first as an ``example``. Bold is
+    said to mark the better of STD and CSE and of CSA and CSE+ADV. An accuracy over n images is a
+    multiple of 1/n; it counts as one if some k/n gives it when rounded to four digits or cut off.
     """
     cells = published().query("dataset == @dataset")
     place = {"index": ["attack", "protected_class"], "columns": "method"}
     wide = cells.pivot(**place, values=["published", "bold"])
     value, bold = wide["published"].astype(float), wide["bold"].astype(bool)
     equal = (value["CSE"] == value["STD"]) & (value["STD"] > 0)
-    found = {"CSE equals STD to four digits, above 0": equal}
+    found: dict[str, tuple[pd.Series, float | None]] = {
+        "CSE equals STD to four digits, above 0": (equal, None)
+    }
     for a, b in (("STD", "CSE"), ("CSA", "CSE+ADV")):
         wrong = (bold[a] & (value[a] < value[b])) | (bold[b] & (value[b] < value[a]))
-        found[f"bold is the lower of {a} and {b}"] = wrong
+        found[f"bold is the lower of {a} and {b}"] = wrong, None
     indexed = cells.set_index(["attack", "protected_class", "method"])
-    correct = indexed["published"] * indexed["n"]
-    found["no multiple of 1/n"] = (correct - correct.round()).abs() > DIGITS * indexed["n"]
+    above = indexed[indexed["published"] > 0]  # 0 is a multiple of anything
+    none = ~_is_multiple(above["published"], above["n"])
+    any_digits = np.arange(1, 10_001) / 10_000
+    chance = sum((~_is_multiple(any_digits, n)).mean() for n in above["n"])
+    what = "no multiple of 1/n to four digits, rounded or cut off (cells above 0)"
+    found[what] = none, chance
     small = indexed.xs("L2BIA", drop_level=False)["published"]
-    found["below 0.05 under L2BIA, which hardly perturbs"] = small < 0.05
-    return pd.DataFrame([_oddity(what, wrong) for what, wrong in found.items()])
+    found["below 0.05 under L2BIA, which hardly perturbs"] = small < 0.05, None
+    rows = [_oddity(what, wrong, chance) for what, (wrong, chance) in found.items()]
+    return pd.DataFrame(rows).astype({"by chance": "Int64"})
 
 
-def _oddity(what: str, wrong: pd.Series) -> Mapping[str, object]:
+def _is_multiple(printed: ArrayLike, n: ArrayLike) -> ArrayLike:
+    """Whether some k/n gives what is ``printed`` when it is rounded to four digits or cut off."""
+    least, most = (printed - DIGITS) * n, (printed + 2 * DIGITS) * n  # of k; most is too much
+    return np.ceil(least - 1e-9) < most - 1e-9
+
+
+def _oddity(what: str, wrong: pd.Series, chance: float | None) -> Mapping[str, object]:
     first = list(wrong[wrong].index[0]) if wrong.any() else []
     example = ", ".join(part if isinstance(part, str) else f"p = {part}" for part in first)
-    return {"what": what, "cells": int(wrong.sum()), "of": len(wrong), "example": example}
+    expected = None if chance is None else round(chance)
+    counts = {"cells": int(wrong.sum()), "of": len(wrong), "by chance": expected}
+    return {"what": what} | counts | {"example": example}
 
 
 def printed(comparison: pd.DataFrame) -> Styler:
     """The published accuracies as the paper lays them out, with its bold ones.
 
-    Attacks and methods down, classes across.
+    Attacks and methods down, classes across; in brackets what is ``inferred`` (see `published`).
     """
     cells = comparison[comparison["published"].notna()]
-    layout = _wide(cells, "published")
-    return table(layout, precision=4, bold=_wide(cells, "bold"), name="printed")
+    marks = np.where(cells["inferred"].astype(bool), "({:.4f})", "{:.4f}")
+    texts = [mark.format(v) for mark, v in zip(marks, cells["published"], strict=True)]
+    inferred = cells["inferred"].any()
+    caption = "(0.0000): inferred; the row in the text has no such column" if inferred else ""
+    layout = _wide(cells.assign(text=texts), "text")
+    return table(layout, caption=caption, bold=_wide(cells, "bold"), name="printed")
 
 
 def measured(comparison: pd.DataFrame) -> pd.DataFrame:

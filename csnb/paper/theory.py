@@ -13,7 +13,8 @@ from scipy.stats import binom, norm
 from csnb.errors import InputError
 from csnb.statistics import wilson
 
-# The p1 at which p1 (1 - p1) = 1/12: as x -> 0, E dL/dx_i -> (1 - 1/m) Var(w) x_i.
+# The p1 at which p1 (1 - p1) = 1/12: as x -> 0, E dL/dx_i -> (1 - 1/m) Var(w) x_i. Below it small
+# enough inputs have Theorem 1, above it they have not; at it the skewness of the weights decides.
 SMALL_INPUT_P1 = (1 - np.sqrt(2 / 3)) / 2
 
 
@@ -133,6 +134,31 @@ def critical_p1(x: float, classes: int) -> float:
         return float(abs(_ones_gradient(x, classes, np.array([p]))[0]) - abs(a))
 
     return brentq(excess, p1[first - 1], p1[first])
+
+
+def large_input_p1(classes: int) -> float:
+    """Where `critical_p1` goes as x -> infinity; m times it goes to ln 2 as ``classes`` m grow.
+
+    The softmax gives the largest weight: (m - 1) / (2 (m + 1)) above the mean in Model#1, and
+    1 - (1 - p1)^m - p1 in Model#2.
+    """
+
+    def excess(p1: float) -> float:
+        return 1 - (1 - p1) ** classes - p1 - (classes - 1) / (2 * (classes + 1))
+
+    return brentq(excess, 0, 1 - classes ** (-1 / (classes - 1)))  # up to Model#2's largest
+
+
+def proven_p1(x: np.ndarray) -> float:
+    """A p1 up to which Theorem 1 is true at ``x`` (d,), for any number of classes.
+
+    With B the sum of the |x_j|, no two logits are further apart than B, and every softmax lies in
+    [e^-B, e^B] / m. E dL/dx_i is the integral from 0 to x_i of E Var(w_.i), a variance under the
+    softmax, which lies in [e^-2B, e^2B] (1 - 1/m) Var(w): p1 (1 - p1) <= e^-4B / 12 is enough. It
+    is far from necessary: where B is large, the theorem stays true up to a much larger p1.
+    """
+    variance = np.exp(-4 * np.abs(x).sum()) / 12
+    return float(2 * variance / (1 + np.sqrt(1 - 4 * variance)))
 
 
 def example_inputs(inputs: int, seed: int) -> dict[str, np.ndarray]:

@@ -9,9 +9,10 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock, Timeout
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import nn
 
 from csnb.errors import InputError, one_line
+from csnb.locks import Lock
+from csnb.paths import read_file
 from csnb.runs.identity import Identity
 
 FILES = ("model.safetensors", "history.csv", "predictions.npz")
@@ -41,17 +43,16 @@ class Stage:
     def __init__(self, runs: Path, run_id: str) -> None:
         self.runs, self.run_id = runs, run_id
         self.folder = staged(runs, run_id)
-        self.lock = FileLock(runs / ".locks" / run_id, thread_local=False)
+        self.lock = Lock(runs / ".locks" / run_id)
         try:
             (runs / ".locks").mkdir(parents=True, exist_ok=True)
-            self.lock.acquire(timeout=PATIENCE, poll_interval=0.02)
+            if not self.lock.acquire(PATIENCE):
+                raise InputError(
+                    f"run {run_id}: another process is at it; allowed: when that has ended"
+                )
             settle(runs, run_id)
             clear(self.folder)
             self.folder.mkdir()
-        except Timeout:
-            raise InputError(
-                f"run {run_id}: another process is at it; allowed: when that has ended"
-            ) from None
         except OSError as error:
             self.lock.release()
             raise InputError(
@@ -59,10 +60,11 @@ class Stage:
             ) from None
 
     def progress(self, **status: object) -> None:
-        """Add a line to progress.jsonl: what the run is doing now."""
+        """Add a line to progress.jsonl, where that can be written: what the run is doing now."""
         line = {"time": datetime.now(UTC).isoformat(timespec="seconds")} | status
-        with (self.folder / "progress.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        # no training ends because a line does not fit on the disk
+        with suppress(OSError), (self.folder / "progress.jsonl").open("ab") as file:
+            file.write(json.dumps(line).encode() + b"\n")
 
     def write(
         self,
@@ -73,14 +75,18 @@ class Stage:
         predictions: Mapping[str, np.ndarray],
         result: Mapping[str, Any],
     ) -> None:
-        """Write the run's files, result.json last; digests are of the bytes that were meant."""
+        """Write the run's files, result.json last; digests are of the bytes that were meant.
+
+        Raises OSError, which names the file; what was trained is still there, to write again.
+        """
         weights = {name: v.cpu().contiguous() for name, v in model.state_dict().items()}
         packed = io.BytesIO()
         np.savez_compressed(packed, **predictions)
         contents = (save(weights), history.to_csv(index=False).encode(), packed.getvalue())
         digests = {}
         for name, content in zip(FILES, contents, strict=True):
-            (self.folder / name).write_bytes(content)
+            with naming(self.folder / name):
+                (self.folder / name).write_bytes(content)
             digests[name] = hashlib.sha256(content).hexdigest()
         write_result(self.folder, identity.to_json() | dict(result) | {"sha256": digests})
 
@@ -142,11 +148,12 @@ def _swap(runs: Path, run_id: str) -> Path:
 def settle(runs: Path, run_id: str) -> None:
     """Finish a publication that began: from here on the new run counts."""
     ready, old = runs / f".{run_id}.ready", runs / f".{run_id}.old"
-    if ready.exists():
-        if (runs / run_id).exists():
+    if (ready / "result.json").is_file():
+        if os.path.lexists(runs / run_id):
             clear(old)
             (runs / run_id).rename(old)
         ready.rename(runs / run_id)
+    clear(ready)  # whatever else has that name is no run, and takes no run's place
     clear(old)
 
 
@@ -156,14 +163,20 @@ def run_folders(runs: str | Path) -> Iterator[Path]:
     Those that have only begun too. Raises InputError.
     """
     runs = Path(runs)
-    if not runs.is_dir():
-        raise InputError(f"runs: {runs} is not a folder; allowed: one that holds runs")
+    try:
+        if not runs.is_dir():
+            raise InputError(f"runs: {runs} is not a folder; allowed: one that holds runs")
+        paths = list(runs.iterdir())
+    except OSError as error:
+        raise InputError(
+            f"runs: {runs} cannot be read ({error.strerror}); allowed: a readable folder"
+        ) from None
     names = set()
-    for path in runs.iterdir():
+    for path in paths:
         hidden = path.name.startswith(".")
-        if hidden and path.suffix in (".new", ".ready"):
+        if hidden and path.suffix in (".new", ".ready") and path.stem[1:].strip("."):
             names.add(path.stem[1:])
-        elif not hidden and path.is_dir():
+        elif not hidden and (path.is_dir() or (path.is_symlink() and not path.exists())):
             names.add(path.name)
     return (runs / name for name in sorted(names))
 
@@ -172,10 +185,22 @@ def write_atomically(file: Path, content: bytes) -> None:
     """``file`` holds all of ``content`` or what it held before."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        temporary.write_bytes(content)
+        with naming(file):
+            temporary.write_bytes(content)
         temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(file: Path) -> Iterator[None]:
+    """An error of writing names the file: that of a full disk does not by itself."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno:
+            error.filename = str(file)
+        raise
 
 
 def write_result(folder: Path, result: Mapping[str, Any]) -> None:
@@ -190,15 +215,35 @@ def read_result(folder: Path) -> dict[str, Any]:
 
     Raises OSError or ValueError (InputError is one).
     """
-    result = json.loads((folder / "result.json").read_bytes())
+    result = read_json(folder / "result.json")
     if not isinstance(result, dict) or result.pop("digest", None) != _digest(result):
         raise InputError("result.json has changed since the run")
     return result
 
 
+def read_json(file: Path) -> Any:
+    """What a JSON file says. Raises OSError or ValueError."""
+    try:
+        return json.loads(read_file(file))
+    except RecursionError:
+        raise InputError(f"{file.name} is nested too deeply") from None
+
+
 def _digest(result: Mapping[str, Any]) -> str:
     """Of what a result says, however its file is laid out."""
     return hashlib.sha256(json.dumps(result).encode()).hexdigest()
+
+
+def check_place(folder: Path, identity: Identity) -> None:
+    """Raises InputError unless the folder is this run's."""
+    if not folder.name.endswith(f"-{identity.key}"):
+        raise InputError(f"the folder holds the run {identity.run_id}")
+
+
+def check(name: str, content: bytes, digests: Mapping[str, str]) -> None:
+    """Raises ValueError unless this is what the run wrote, KeyError where it wrote none."""
+    if hashlib.sha256(content).hexdigest() != digests[name]:
+        raise InputError(f"{name} has changed since the run")
 
 
 def read_weights(folder: str | Path) -> dict[str, np.ndarray]:
@@ -219,8 +264,16 @@ def load_weights(model: nn.Module, folder: str | Path) -> None:
 
 
 def _tensors(folder: str | Path, what: str) -> dict[str, torch.Tensor]:
-    file = Path(folder) / "model.safetensors"
+    """As the run wrote them; of a folder that has no run's name, as they are."""
+    file = Path(folder).absolute() / "model.safetensors"
     try:
-        return load_file(file)
+        content = read_file(file)
+        if re.search("-[0-9a-f]{10}$", file.parent.name):
+            result = read_result(file.parent)
+            check_place(file.parent, Identity.from_json(result))
+            check(file.name, content, result["sha256"])
+        return load(content)
     except Exception as error:  # safetensors raises types of its own
-        raise InputError(f"{what}: {file} does not hold weights ({one_line(error)})") from None
+        raise InputError(
+            f"{what}: {file} does not hold a run's weights ({one_line(error)})"
+        ) from None

@@ -14,7 +14,7 @@ import numpy as np
 from csnb.costs import read_costs
 from csnb.data import describe
 from csnb.errors import InputError
-from csnb.paths import resolve
+from csnb.paths import read_file, resolve
 from csnb.spec import source_digest
 
 NUMERICS = 2  # raised whenever csnb's numbers change: of training, attacks, data or scores
@@ -99,7 +99,7 @@ def weights_digest(folder: str | Path) -> str:
     """Of the weights of the run in ``folder``. Raises InputError."""
     file = resolve(folder) / "model.safetensors"
     try:
-        return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+        return hashlib.sha256(read_file(file)).hexdigest()[:16]
     except OSError as error:
         raise InputError(
             f"init_from: {file} cannot be read ({error.strerror}); allowed: a run's folder"
@@ -109,11 +109,11 @@ def weights_digest(folder: str | Path) -> str:
 def changed_inputs(identity: Identity) -> list[str]:
     """The inputs of a run whose files lie where they lay, with another content.
 
-    None of what is gone.
+    None of what is gone, or another user's alone.
     """
     now: dict[str, Any] = {}
     for kind, file in identity.files.items():
-        if not Path(file).exists():
+        if not _within_reach(Path(file)):
             continue
         try:
             now |= _digests_of(kind, file, identity)
@@ -124,13 +124,26 @@ def changed_inputs(identity: Identity) -> list[str]:
     return list(dict.fromkeys(identity.named(kind) for kind in wrong))
 
 
+def _within_reach(place: Path) -> bool:
+    """Whether an input is there, and this user may look at it."""
+    try:
+        for file in (place, place / "model.safetensors"):
+            if file.is_file():
+                file.open("rb").close()
+        return place.exists()
+    except PermissionError:
+        return False
+
+
 def _digests_of(kind: str, file: str, identity: Identity) -> dict[str, Any]:
     """Of an input as it lies there now. No code is run: folders of runs come from anybody."""
+    if kind == "init_from":
+        return {kind: weights_digest(file)}
+    if not Path(file).is_file():  # a pipe or a device might never end
+        raise InputError(f"{kind}: {file} is not a file")
     if kind == "dataset":
         now = describe(file)
         return now.digests | {kind: now.classes}
     if kind == "cost_matrix":
         return {"costs": costs_digest(read_costs(file, identity.classes))}
-    if kind == "init_from":
-        return {kind: weights_digest(file)}
     return {kind: source_digest(Path(file).read_bytes())}

@@ -1,7 +1,7 @@
 """How far a run is. Whoever asks whether a run is done asks `inspect`."""
 
-import hashlib
 import json
+import os
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -13,16 +13,28 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
-from filelock import FileLock, Timeout
 from safetensors import safe_open
 
 from csnb.errors import one_line, printable
-from csnb.runs.folder import FILES, read_result, run_folders, settle, staged
+from csnb.locks import Lock, is_held
+from csnb.paths import read_file
+from csnb.runs.folder import (
+    FILES,
+    check,
+    check_place,
+    read_json,
+    read_result,
+    run_folders,
+    settle,
+    staged,
+)
 from csnb.runs.identity import NUMERICS, Identity, changed_inputs
+from csnb.runs.result import check_types
 
 KEYS = ("dataset", "model", "method", "protected_class", "seed")  # columns of every frame
 ROW = ("attack", "measure", "class", "correct", "total", "value", "low", "high")  # of the scores
 JUST_NOW = 100_000_000  # nanoseconds
+LONGEST = 300  # characters of a reason
 State = Literal["done", "todo", "running", "interrupted", "failed", "stale", "broken"]
 
 
@@ -54,7 +66,8 @@ def inspect(folder: str | Path, wanted: Identity | None = None) -> Status:
     try:
         return _inspect(folder, wanted)
     except Exception as error:  # whatever somebody put there: one bad folder stops nothing
-        return Status("broken", f"cannot be read ({type(error).__name__}: {one_line(error)})")
+        reason = f"cannot be read ({type(error).__name__}: {one_line(error)})"
+        return Status("broken", printable(reason), folder=folder)
 
 
 def _inspect(folder: Path, wanted: Identity | None) -> Status:
@@ -64,8 +77,8 @@ def _inspect(folder: Path, wanted: Identity | None) -> Status:
         return _sibling(folder, wanted) or Status("todo", folder=folder)
     if not running:
         _settle(folder)
-    place = folder if folder.exists() or wanted is None else _same_content(folder, wanted)
-    if (place / "result.json").exists() or _left(place):
+    place = folder if os.path.lexists(folder) or wanted is None else _same_content(folder, wanted)
+    if _left(place):
         found = _finished(place, wanted)
         if found.state == "done":
             return found
@@ -87,11 +100,11 @@ def _finished(folder: Path, wanted: Identity | None) -> Status:
     """Of a folder with a result."""
     try:
         result = read_result(folder)
+        check_types(result)
         identity = Identity.from_json(result)
         seconds, summary = sum(result["seconds"].values()), summarise(result)
-        _complete(result)
         _verify(folder, result, identity)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         return Status("broken", _what_is_wrong(error), folder=folder)
     if identity.numerics != NUMERICS:
         reason = f"csnb's numbers have changed (NUMERICS {identity.numerics}, now {NUMERICS})"
@@ -106,28 +119,18 @@ def _finished(folder: Path, wanted: Identity | None) -> Status:
 
 def _left(folder: Path) -> bool:
     """Whether a folder without a result holds something of a run, or is none."""
-    if not folder.exists():
-        return False
-    return not folder.is_dir() or any(
-        (folder / name).exists() for name in (*FILES, "notebook.ipynb")
-    )
-
-
-def _complete(result: Mapping[str, Any]) -> None:
-    """Raises KeyError or TypeError unless it has what its readers take for granted."""
-    _ = [row[name] for row in result["scores"] for name in ROW]
-    _ = [result["provenance"][name] for name in ("commit", "machine")]
-    _ = [result["parameters"][name] for name in KEYS]
+    if not folder.is_dir():
+        return os.path.lexists(folder)
+    parts = {*FILES, "result.json", "notebook.ipynb"}
+    return any(path.name in parts for path in folder.iterdir())
 
 
 def _verify(folder: Path, result: Mapping[str, Any], identity: Identity) -> None:
     """Raises ValueError unless the folder is this run's and holds what it wrote."""
-    if not folder.name.endswith(f"-{identity.key}"):
-        raise ValueError(f"the folder holds the run {identity.run_id}")
+    check_place(folder, identity)
     for name in dict.fromkeys([*FILES, *result["sha256"]]):
-        if hashlib.sha256((folder / name).read_bytes()).hexdigest() != result["sha256"][name]:
-            raise ValueError(f"{name} has changed since the run")
-    if (folder / "notebook.ipynb").exists() and "notebook.ipynb" not in result["sha256"]:
+        check(name, read_file(folder / name), result["sha256"])
+    if os.path.lexists(folder / "notebook.ipynb") and "notebook.ipynb" not in result["sha256"]:
         raise ValueError("notebook.ipynb is not the run's")
     with safe_open(folder / "model.safetensors", "pt") as weights:
         weights.keys()
@@ -165,59 +168,47 @@ def status(runs: str | Path) -> pd.DataFrame:
 
 def progress(folder: Path) -> str:
     """The last line of a run's progress in words; empty where there is none."""
-    for place in (staged(folder.parent, folder.name), folder):
-        try:
-            lines = (place / "progress.jsonl").read_text(encoding="utf-8").splitlines()
-            last = json.loads(lines[-1])
-            if last["stage"] == "train":
-                return f"epoch {last['epoch']} of {last['epochs']}, loss {last['loss']:.4f}"
-            return f"evaluated: {last['attack']}"
-        except (OSError, ValueError, KeyError, IndexError, TypeError):
-            continue
-    return ""
+    under_way = staged(folder.parent, folder.name)
+    try:
+        lines = read_file((under_way if under_way.exists() else folder) / "progress.jsonl")
+        last = json.loads(lines.splitlines()[-1])
+        if last["stage"] == "train":
+            said = f"epoch {last['epoch']} of {last['epochs']}, loss {last['loss']:.4f}"
+        else:
+            said = f"evaluated: {last['attack']}"
+        return printable(said)[:LONGEST]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return ""
 
 
 def is_running(folder: Path) -> bool:
     """Whether a process holds this run."""
-    file = folder.parent / ".locks" / folder.name
-    if not file.is_file():
-        return False
-    lock = FileLock(file, thread_local=False)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        return True
-    except (OSError, NotImplementedError):  # somebody else's folder, or one without locks
-        return False
-    lock.release()
-    return False
+    return is_held(folder.parent / ".locks" / folder.name)
 
 
 def _settle(folder: Path) -> None:
     """Finish a publication that a kill broke off, where that may be done."""
     if not any((folder.parent / f".{folder.name}.{kind}").exists() for kind in ("ready", "old")):
         return
-    lock = FileLock(folder.parent / ".locks" / folder.name, thread_local=False)
-    try:
-        with suppress(NotImplementedError):
-            lock.acquire(blocking=False)
-        settle(folder.parent, folder.name)
-    except OSError:  # Timeout is one: somebody else is at it
-        return
-    finally:
-        lock.release()
+    lock = Lock(folder.parent / ".locks" / folder.name)
+    with suppress(OSError):  # somebody else's folder, or one that is only to be read
+        if lock.acquire():
+            try:
+                settle(folder.parent, folder.name)
+            finally:
+                lock.release()
 
 
 def _failure(folder: Path) -> Status | None:
     """What failed.json says, if there is one."""
     file = folder / "failed.json"
-    if not file.is_file():
+    if not os.path.lexists(file):
         return None
     try:
-        failure = json.loads(file.read_text(encoding="utf-8"))
-        reason = printable(f"{failure['reason']}: {failure['message']}")
+        failure = read_json(file)
+        reason = printable(f"{failure['reason']}: {failure['message']}")[:LONGEST]
         return Status("failed", reason, float(failure["seconds"]), folder=folder)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, OverflowError):
         return Status("failed", "failed.json cannot be read", folder=folder)
 
 
@@ -232,7 +223,7 @@ def _sibling(folder: Path, wanted: Identity) -> Status | None:
     for name in _listed(folder.parent).heads.get(head, ()):
         try:
             changed = wanted.differs(Identity.from_json(read_result(folder.parent / name)))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
             continue
         if changed:
             return Status("stale", f"{changed[0]} has changed", folder=folder)

@@ -197,3 +197,21 @@ def test_float32_gradients_lose_the_true_class_of_a_network_that_is_sure() -> No
         perturb(unsure, x, y, f"FGSM(gradient={kind})", threat) for kind in ("exact", "float32")
     )
     assert torch.equal(exact, rounded)
+
+
+@pytest.mark.parametrize("attack", ["FGSM", "PGD", "MIA", "L2BIA", "LinfBIA"])
+def test_a_network_that_is_a_thousand_times_as_sure_falls_as_far(attack: str) -> None:
+    model, (x, _) = lenet().eval(), images(200)
+    for weights in model.parameters():
+        weights.data *= 2.5
+    y, threat = model(x).argmax(1), ThreatModel(0.03 if attack != "L2BIA" else 0.4)
+    right = {}
+    for times in (1, 1000):
+        for p in model.body.fc3.parameters():
+            p.data *= times
+        for kind in ("exact", "float32"):
+            found = perturb(model, x, y, f"{attack}(gradient={kind})", threat, seed=0)
+            right[times, kind] = float((model(found).argmax(1) == y).float().mean())
+    assert right[1, "exact"] < 0.9
+    assert right[1000, "exact"] <= right[1, "exact"] + 0.02
+    assert right[1000, "float32"] > right[1000, "exact"]

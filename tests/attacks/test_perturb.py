@@ -114,8 +114,15 @@ def test_model_is_left_as_it_was(attack: str) -> None:
 
 def test_model_is_left_as_it_was_when_the_attack_fails() -> None:
     model, (x, y) = lenet().train(), images()
-    with pytest.raises(IndexError):
+
+    def fails(logits: Tensor, labels: Tensor) -> Tensor:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        perturb(model, x, y, "FGSM", ThreatModel(0.3), loss=fails)
+    with pytest.raises(InputError, match=r"^y: labels from 100 to 102; allowed: 0 to 3$"):
         perturb(model, x, y + 100, "FGSM", ThreatModel(0.3))
+    assert not model.body._forward_hooks
     assert model.training and all(p.requires_grad for p in model.parameters())
 
 

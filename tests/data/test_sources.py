@@ -2,6 +2,7 @@ import gc
 import gzip
 import hashlib
 import pickle
+import shutil
 import struct
 import urllib.error
 import urllib.request
@@ -377,6 +378,72 @@ def test_a_copy_of_mnist_is_read(tmp_path: Path, name: str, folder: str, first: 
     )
     assert data.image_shape == (1, 28, 28)
     assert (data.name, len(data.classes), data.classes[0]) == (name, 10, first)
+
+
+def packed(raw: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
+    """An MNIST whose files are packed as they came, by name; torchvision knows their checksums."""
+    for file in raw.iterdir():
+        file.with_name(f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes()))
+        file.unlink()
+    content = {file.name: file.read_bytes() for file in raw.iterdir()}
+    sums = [(name, hashlib.md5(packed).hexdigest()) for name, packed in content.items()]
+    monkeypatch.setattr(getattr(torchvision.datasets, kind), "resources", sums)
+    return content
+
+
+@pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize(("name", "kind"), [("mnist", "MNIST"), ("fashion_mnist", "FashionMNIST")])
+def test_a_copy_of_mnist_that_is_packed_is_unpacked_and_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, kind: str
+) -> None:
+    made = write_idx(tmp_path / kind / "raw")
+    before = packed(tmp_path / kind / "raw", kind, monkeypatch)
+    (tmp_path / "mine.txt").write_text("keep")
+    for _ in range(2):
+        data = load_dataset(name, tmp_path)
+        assert data.y_train.tolist() == made["y_train"].tolist()
+        np.testing.assert_array_equal(
+            data.x_test[:, 0], made["x_t10k"].astype(np.float32) / np.float32(255)
+        )
+    after = {file.name: file.read_bytes() for file in (tmp_path / kind / "raw").iterdir()}
+    assert before.items() <= after.items() and len(after) == 8
+    assert {path.name for path in tmp_path.iterdir()} == {kind, "mine.txt"}
+
+
+@pytest.mark.usefixtures("offline")
+def test_a_packed_copy_that_is_broken_is_refused_and_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = tmp_path / "MNIST" / "raw"
+    write_idx(raw)
+    packed(raw, "MNIST", monkeypatch)
+    (raw / "t10k-labels-idx1-ubyte.gz").write_bytes(b"half")
+    before = {path: path.read_bytes() for path in raw.iterdir()}
+    assert "mnist" in refusal("mnist", tmp_path)
+    assert {path: path.read_bytes() for path in raw.iterdir()} == before
+
+
+@pytest.mark.usefixtures("offline")
+def test_cifars_archive_is_unpacked_where_it_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = torchvision.datasets.CIFAR10
+    folder = tmp_path / kind.base_folder
+    folder.mkdir()
+    for file, count in (("a", 3), ("b", 2), ("c", 0)):
+        pixels = RANDOM.integers(0, 256, (count, 3 * 32 * 32), dtype=np.uint8)
+        content = {"data": pixels, "labels": [0, 1, 2][:count], "label_names": ["x", "y", "z"]}
+        (folder / file).write_bytes(pickle.dumps(content, protocol=2))
+    sums = {f.name: hashlib.md5(f.read_bytes()).hexdigest() for f in folder.iterdir()}
+    monkeypatch.setattr(kind, "train_list", [["a", sums["a"]]])
+    monkeypatch.setattr(kind, "test_list", [["b", sums["b"]]])
+    monkeypatch.setattr(kind, "meta", {"filename": "c", "key": "label_names", "md5": sums["c"]})
+    shutil.make_archive(str(tmp_path / "cifar-10-python"), "gztar", tmp_path, kind.base_folder)
+    shutil.rmtree(folder)
+    archive = tmp_path / kind.filename
+    monkeypatch.setattr(kind, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
+    assert load_dataset("cifar10", tmp_path).y_train.tolist() == [0, 1, 2]
+    assert {path.name for path in tmp_path.iterdir()} == {kind.base_folder, kind.filename}
 
 
 @pytest.mark.usefixtures("offline")

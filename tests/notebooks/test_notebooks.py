@@ -13,7 +13,6 @@ from making import STRIPES, stripes
 from papermill.exceptions import PapermillExecutionError
 
 import csnb
-from csnb.__main__ import main
 from csnb.paths import CHECKOUT, PARAMS
 from csnb.runs import inspect
 
@@ -163,15 +162,6 @@ def test_papermill_explains_the_parameters_of_protect() -> None:
     for name, field in csnb.Experiment.model_fields.items():
         if "=" not in str(field.default):  # papermill reads no line with a second one
             assert inferred[name]["help"] == field.description
-
-
-def test_demo_without_a_checkout_is_refused_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("csnb.paths.NOTEBOOKS", tmp_path)
-    assert main(["demo", str(tmp_path / "demo")]) == 2
-    assert capsys.readouterr().err.startswith("csnb: demo: no ")
-    assert not (tmp_path / "demo").exists()
 
 
 def test_quickstart_compares_any_methods_and_draws_no_conclusions_of_the_committed_run(

@@ -1,6 +1,7 @@
 """The published tables and what is said of them, against the paper's text and hand counts."""
 
 import math
+from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
 
 import numpy as np
 import pandas as pd
@@ -198,6 +199,37 @@ def test_float32_gradients_stand_beside_the_published_cell_and_exact_ones_beside
     assert alone["exact"].isna().all() and paper.gradients(alone).empty
     steps = frame.replace("PGD(gradient=float32)", "PGD(steps=5, gradient=float32)")
     assert "PGD(steps=5)" in set(paper.compare(steps, "mnist")["attack"])
+
+
+def four_digits(n: int) -> set[str]:
+    """What k/n is, k = 1 .. n, when it is rounded to four digits and when it is cut off."""
+    shares = [Decimal(k) / n for k in range(1, n + 1)]
+    ways = (ROUND_HALF_UP, ROUND_DOWN)
+    return {str(share.quantize(Decimal("0.0001"), way)) for share in shares for way in ways}
+
+
+@pytest.mark.parametrize(
+    ("dataset", "cells", "of"), [("mnist", 203, 240), ("cifar10", 178, 200), ("cifar100", 36, 37)]
+)
+def test_multiples_of_1_n_are_counted_by_decimal_digits(dataset: str, cells: int, of: int) -> None:
+    known = paper.published().query("dataset == @dataset and published > 0")
+    texts = {n: four_digits(n) - {"0.0000"} for n in set(known["n"])}
+    pairs = zip(known["published"], known["n"], strict=True)
+    assert sum(f"{value:.4f}" not in texts[n] for value, n in pairs) == cells
+    chance = sum(1 - len(texts[n]) / 10_000 for n in known["n"])
+    (row,) = paper.oddities(dataset).query("what.str.startswith('no multiple')").to_dict("records")
+    assert [row["cells"], row["of"], row["by chance"]] == [cells, of, round(chance)]
+
+
+def test_cells_that_the_text_does_not_have_are_marked_and_printed_in_brackets() -> None:
+    inferred = paper.published().query("inferred")
+    assert set(inferred["dataset"]) == {"cifar10"} and set(inferred["attack"]) == {"CW"}
+    assert sorted(inferred["protected_class"]) == sorted([5, 6, 7, 8, 9] * 4)
+    for dataset, count in (("mnist", 0), ("cifar10", 20)):
+        compared = paper.compare(scores((dataset, "STD", 0, 0, ALL)), dataset)
+        body = paper.printed(compared).to_html().split("<tbody>")[1]
+        assert body.count("(0.0000)") == count
+        assert ("inferred" in paper.printed(compared).to_html()) == bool(count)
 
 
 def test_oddities_of_the_published_tables() -> None:

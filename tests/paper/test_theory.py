@@ -2,9 +2,11 @@ import itertools
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.integrate import dblquad
 from scipy.special import logsumexp, softmax
+from scipy.stats import binomtest
 
 from csnb.errors import InputError
 from csnb.paper.theory import (
@@ -15,8 +17,10 @@ from csnb.paper.theory import (
     gradient_bound,
     gradient_terms,
     inequality_11,
+    large_input_p1,
     losses,
     one_input_gradients,
+    proven_p1,
     worst,
 )
 
@@ -117,6 +121,81 @@ def test_critical_p1_where_it_is_known() -> None:
     assert 1 - (1 - crossing) ** 100 - crossing == pytest.approx(100 / 101 - 0.5, rel=0.02)
 
 
+def test_large_inputs_need_a_p1_that_is_small_against_the_number_of_classes() -> None:
+    assert large_input_p1(2) == pytest.approx((1 - math.sqrt(1 / 3)) / 2)
+    for classes in (3, 10, 100):
+        assert critical_p1(300, classes) == pytest.approx(large_input_p1(classes), rel=0.03)
+    assert 10**5 * large_input_p1(10**5) == pytest.approx(math.log(2), rel=1e-4)
+
+
+def test_two_classes_and_one_input_have_one_p1_for_every_input() -> None:
+    for x in (-200, -3, -0.1, 0.1, 1, 5, 30, 200):
+        a, b = one_input_gradients(x, 2, np.array([SMALL_INPUT_P1, SMALL_INPUT_P1 / 3]))
+        assert (np.abs(b) <= abs(a)).all()
+
+
+@pytest.mark.parametrize("classes", [3, 10])
+def test_at_the_limit_of_small_inputs_the_skewness_decides(classes: int) -> None:
+    skewness = SMALL_INPUT_P1 * (1 - SMALL_INPUT_P1) * (1 - 2 * SMALL_INPUT_P1)
+    for x in (0.02, -0.02):
+        a, b = one_input_gradients(x, classes, np.array([SMALL_INPUT_P1]))
+        next_term = (1 - 1 / classes) * (1 - 2 / classes) * skewness * x**2 / 2
+        assert b[0] - a == pytest.approx(next_term, rel=0.05)
+
+
+def test_two_inputs_break_the_bound_at_any_p1() -> None:
+    for p1, t in ((0.001, 3e4), (0.5, 1e3), (0.999, 3e4)):
+        bound = gradient_bound(np.array([t, 0.1]), classes=2, p1=p1, draws=40_000, seed=0)
+        assert bound["verdict"][1] == "fails"
+
+
+def test_the_proven_p1_and_the_two_bounds_that_it_is_made_of() -> None:
+    assert proven_p1(np.zeros(3)) == pytest.approx(SMALL_INPUT_P1)
+    assert proven_p1(np.array([500.0])) == 0.0  # underflow, not an error
+    for x in (np.array([0.2, -0.1]), np.array([0.5, 0.5]), np.array([-1.0, 0.3])):
+        size, p1 = np.abs(x).sum(), proven_p1(x)
+        assert p1 * (1 - p1) == pytest.approx(math.exp(-4 * size) / 12)
+        for chance in (p1, 0.3):
+            scale = (1 - 1 / 3) * chance * (1 - chance) * np.abs(x)
+            gradient = np.abs(enumerated(x, 3, chance))
+            assert (math.exp(-2 * size) * scale < gradient).all()
+            assert (gradient < math.exp(2 * size) * scale).all()
+        bound = gradient_bound(x, classes=3, p1=p1, draws=20_000, seed=0)
+        assert set(bound["verdict"]) == {"holds"}
+        assert (bound["a"].abs() > math.exp(-2 * size) * (1 - 1 / 3) / 12 * np.abs(x)).all()
+    for classes, x in itertools.product((2, 5, 50), (-2, -0.1, 0.1, 2)):
+        critical = critical_p1(x, classes)
+        assert math.isnan(critical) or critical > proven_p1(np.array([x]))
+
+
+QUANTILES = {1: 1.959964, 3: 2.393980}  # of the normal distribution, at 1 - 0.025 / tests
+
+
+@pytest.mark.parametrize("tests", QUANTILES)
+def test_intervals_of_the_margin_by_hand(tests: int) -> None:
+    x = X3[:tests]
+    bound = gradient_bound(x, classes=3, p1=0.2, draws=500, seed=3)
+    first, second = (gradient_terms(w, x) for w in draw_models(500, 3, tests, 0.2, seed=3))
+    margins = np.abs(first) - np.abs(second)
+    half = QUANTILES[tests] * np.sqrt(((margins - margins.mean(0)) ** 2).sum(0) / 499 / 500)
+    assert bound["margin"].to_numpy() == pytest.approx(margins.mean(0))
+    assert (bound["high"] - bound["margin"]).to_numpy() == pytest.approx(half, rel=1e-5)
+    assert (bound["margin"] - bound["low"]).to_numpy() == pytest.approx(half, rel=1e-5)
+
+
+X3 = np.array([1.0, -0.8, 1.3])
+
+
+@pytest.mark.parametrize("inputs", [1, 3])
+def test_intervals_hold_all_margins_together_as_often_as_they_say(inputs: int) -> None:
+    given = {"x": X3[:inputs], "classes": 3, "p1": 0.2}
+    truth = gradient_bound(**given, draws=300_000, seed=12_345)["margin"]
+    bounds = (gradient_bound(**given, draws=150, seed=seed) for seed in range(1200))
+    held = sum(bool(((b["low"] <= truth) & (truth <= b["high"])).all()) for b in bounds)
+    found = binomtest(held, 1200).proportion_ci(0.999)
+    assert found.low < 0.95 < found.high
+
+
 def test_the_bound_holds_for_small_inputs_just_below_the_critical_p1_and_not_above() -> None:
     x = np.array([0.05])
     below, above = (
@@ -158,6 +237,62 @@ def test_inequality_11_reads_as_the_losses_say() -> None:
     )  # Model#1 is symmetric: its own expected change is 0
     assert read["expected"] == pytest.approx(-gap, abs=0.01) and read["expected_high"] < 0
     assert read["broken_low"] < read["broken"] < read["broken_high"]
+
+
+def moments(x: float, step: float, p1: float) -> tuple[float, float]:
+    """|E change| and E |change| of L_b, three classes, one input, label 0, over all weights."""
+    bits = np.array(list(itertools.product((0, 1), repeat=3)), dtype=float)
+    chance = np.where(bits == 1, p1, 1 - p1).prod(1)
+    at, after = (logsumexp(bits * v, axis=1) - bits[:, 0] * v for v in (x, x + step))
+    return abs(chance @ (at - after)), chance @ np.abs(at - after)
+
+
+def uniform_moments(x: float, step: float) -> tuple[float, float]:
+    """The same of L_a, by a grid of the midpoints of 60^3 cubes."""
+    grid = (np.arange(60) + 0.5) / 60
+    w = np.stack(np.meshgrid(grid, grid, grid), -1).reshape(-1, 3)
+    change = [logsumexp(w * v, axis=1) - w[:, 0] * v for v in (x, x + step)]
+    change = change[0] - change[1]
+    return abs(change.mean()), np.abs(change).mean()
+
+
+def test_inequality_11_tells_the_mean_s_size_from_the_mean_size() -> None:
+    read = inequality_11(np.array([0.5]), np.array([2.0]), classes=3, p1=0.1, draws=60_000, seed=0)
+    for k, name in enumerate(("expected", "size")):
+        truth = uniform_moments(0.5, 2.0)[k] - moments(0.5, 2.0, 0.1)[k]
+        assert read[name] == pytest.approx(truth, abs=0.006)
+    assert abs(read["size"] - read["expected"]) > 0.05
+
+
+def test_intervals_of_inequality_11_cover_as_often_as_they_say() -> None:
+    given = {"x": np.array([0.5]), "delta": np.array([2.0]), "classes": 3, "p1": 0.1, "draws": 200}
+    reads = pd.DataFrame([inequality_11(**given, seed=seed) for seed in range(1200)])
+    for k, name in enumerate(("expected", "size")):
+        truth = uniform_moments(0.5, 2.0)[k] - moments(0.5, 2.0, 0.1)[k]
+        held = ((reads[f"{name}_low"] <= truth) & (truth <= reads[f"{name}_high"])).sum()
+        found = binomtest(held, 1200).proportion_ci(0.999)
+        assert found.low < 0.95 < found.high
+
+
+def test_broken_is_the_share_of_independent_draws_of_both_models() -> None:
+    """With the same random numbers in both models it would be 0.26 instead of 0.24."""
+    x, step = np.array([0.5]), np.array([2.0])
+    read = inequality_11(x, step, classes=3, p1=0.1, draws=40_000, seed=0)
+    pairs = [draw_models(40_000, 3, 1, 0.1, seed)[k] for k, seed in enumerate((7, 8))]
+    a, b = (np.abs(losses(w, x) - losses(w, x + step))[:, 0] for w in pairs)
+    assert read["broken"] == pytest.approx((b > a).mean(), abs=0.008)
+
+
+def test_the_mirror_moves_expected_losses_by_the_weights_skewness() -> None:
+    p1 = 0.1
+    for x in (0.1, -0.1):
+        change = expected_loss(x, p1) - expected_loss(-x, p1)
+        skewness = p1 * (1 - p1) * (1 - 2 * p1)
+        assert change == pytest.approx((1 - 1 / 3) * (1 - 2 / 3) * skewness * x**3 / 3, rel=0.01)
+    given = {"classes": 3, "p1": p1, "draws": 60_000, "seed": 0}
+    own = inequality_11(np.array([3.0, -3.0]), np.array([-6.0, 6.0]), **given)
+    one_sign = inequality_11(np.array([3.0, 3.0]), np.array([-6.0, -6.0]), **given)
+    assert own["expected_high"] > -0.02 and one_sign["expected_high"] < -0.05
 
 
 def test_inequality_11_without_a_change_is_not_broken() -> None:

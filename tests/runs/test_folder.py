@@ -14,11 +14,21 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from making import HISTORY, OUTCOME, SCORES, contents, fill, identity, network, write_run
+from making import (
+    HISTORY,
+    OUTCOME,
+    QUICK,
+    SCORES,
+    contents,
+    fill,
+    identity,
+    network,
+    write_run,
+)
 from safetensors.torch import load_file
 from torch import nn
 
-from csnb import InputError
+from csnb import Experiment, InputError, Run
 from csnb.runs import (
     Stage,
     inspect,
@@ -102,6 +112,34 @@ def test_files_are_readable_by_whom_the_umask_allows(runs: Path) -> None:
     finally:
         os.umask(before)
     assert {p.stat().st_mode & 0o777 for p in folder.iterdir()} == {0o644}
+
+
+@pytest.mark.parametrize("umask", [0o002, 0o077])
+def test_what_a_sweep_leaves_follows_the_umask_too(
+    umask: int, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the mode of the notebook that it was given."""
+    made = identity()
+    monkeypatch.setenv(HOLD, made.run_id)
+    (tmp_path / "out.ipynb").write_text("{}")
+    (tmp_path / "out.ipynb").chmod(0o600)
+    before = os.umask(umask)
+    try:
+        stage = Stage(runs, made.run_id)
+        stage.progress(stage="train")
+        fill(stage, made)
+        stage.publish()
+        stage.release()
+        folder = publish(runs, made.run_id, tmp_path / "out.ipynb")
+        write_atomically(folder / "failed.json", b"{}")
+    finally:
+        os.umask(before)
+    names = {*FILES, "result.json", "notebook.ipynb", "progress.jsonl", "failed.json"}
+    files = [path for path in folder.iterdir() if path.name in names]
+    assert len(files) == len(names)
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o666 & ~umask}
+    places = [runs, folder, runs / ".locks"]
+    assert {path.stat().st_mode & 0o777 for path in places} == {0o777 & ~umask}
 
 
 def test_weights_on_which_tensors_lean_on_each_other_are_written(runs: Path) -> None:
@@ -272,6 +310,57 @@ def test_a_run_whose_first_writing_fails_has_no_result(
     assert not folder.exists()
     with pytest.raises(InputError):
         read_run(folder)
+
+
+@pytest.mark.parametrize("name", [*FILES, "result.json"])
+def test_a_full_disk_names_the_file_and_costs_no_training(
+    name: str, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once there is room, the same run is written."""
+    write, made = Path.write_bytes, identity()
+
+    def full(path: Path, content: bytes) -> None:
+        write(path, content[: len(content) // 2])
+        if name in path.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    stage = Stage(runs, made.run_id)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(OSError, match=f"No space left on device: '.*{name}'") as error:
+            fill(stage, made)
+    assert error.value.errno == errno.ENOSPC
+    fill(stage, made)
+    assert inspect(stage.publish()).state == "done"
+
+
+def test_a_run_that_was_not_written_can_be_written_again(
+    tmp_path: Path, data: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its model, scores and lock are still there; progress that does not fit ends nothing."""
+    made = Run(Experiment(**QUICK, dataset=data, runs=str(tmp_path / "runs")))
+    progress = Stage.progress
+
+    def without_room(made: Stage, **status: object) -> None:
+        file = made.folder / "progress.jsonl"
+        if not file.exists():
+            file.symlink_to("/dev/full")
+        progress(made, **status)
+
+    monkeypatch.setattr(Stage, "progress", without_room)
+    made.train()
+    made.evaluate()
+    (made.folder.parent / f".{made.folder.name}.new" / "progress.jsonl").unlink()
+
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(OSError, match=r"No space left on device: '.*model.saf"):
+            made.write()
+    assert inspect(made.folder).state == "running"
+    assert inspect(made.write()).state == "done"
 
 
 def test_a_result_that_is_held_back_for_a_sweep_is_no_run_yet(

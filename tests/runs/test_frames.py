@@ -1,18 +1,29 @@
 """Runs read back in frames: every row, what differs, and thousands of them quickly."""
 
+import json
 import os
 import time
 import tracemalloc
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
-from making import QUICK, SCORES, identity, stripes, write_run
+from making import (
+    HISTORY,
+    PROVENANCE,
+    QUICK,
+    SCORES,
+    identity,
+    network,
+    stripes,
+    write_run,
+)
 
 from csnb import Experiment, InputError, read_run, read_runs, run
 from csnb.losses import fuzziness
-from csnb.runs import read_histories, read_scores, read_weights
+from csnb.runs import Stage, read_histories, read_hits, read_scores, read_weights
 from csnb.runs.folder import FILES, write_result
 
 KNOWN = {"run", "dataset", "model", "method", "protected_class", "seed", "seconds"}
@@ -67,6 +78,68 @@ def test_what_is_under_way_or_failed_is_left_out_in_silence(tmp_path: Path) -> N
     (tmp_path / "failed-2").mkdir()
     (tmp_path / "failed-2" / "failed.json").write_text("{}")
     assert read_runs(tmp_path)["run"].unique().tolist() == [a.name]
+
+
+def test_hits_by_hand(tmp_path: Path) -> None:
+    """Labels 0 1 1 0, of which 1 and 2 are attacked: under PGD, 0 is not right, 1 is."""
+    made = write_run(tmp_path)
+    (row,) = read_hits(tmp_path, [made.name]).to_dict("records")
+    known = {"run": made.name, "dataset": "digits", "method": "CSA", "protected_class": 1}
+    assert {name: row[name] for name in known} == known and row["seed"] == 0
+    assert (row["attack"], row["p"]) == ("PGD", 1)
+    assert row["hits"].dtype == bool and row["hits"].tolist() == [False, True]
+
+
+def test_hits_of_each_attack_and_class_stand_in_the_order_of_the_images(tmp_path: Path) -> None:
+    labels, attacked = np.array([2, 0, 1, 0, 2, 1]), np.array([0, 1, 3, 4, 5])
+    predictions = {
+        "labels": labels,
+        "attacked": attacked,
+        "clean": labels,
+        "PGD": np.array([2, 0, 1, 0, 1]),  # of the images 0 1 3 4 5, labels 2 0 0 2 1
+        "CW": np.array([0, 1, 0, 2, 0]),
+    }
+    wanted = {
+        ("PGD", 0): [True, False],
+        ("PGD", 1): [True],
+        ("PGD", 2): [True, False],
+        ("CW", 0): [False, True],
+        ("CW", 1): [False],
+        ("CW", 2): [False, True],
+    }
+    made = [identity(seed=seed) for seed in (0, 1)]
+    for run_identity in made:
+        stage = Stage(tmp_path, run_identity.run_id)
+        rows = json.loads(SCORES.to_json(orient="records"))
+        result = {"scores": rows, "seconds": {}, "provenance": PROVENANCE}
+        parts = {"model": network(), "history": HISTORY, "predictions": predictions}
+        stage.write(run_identity, **parts, result=result)
+        stage.publish()
+    ids = [run_identity.run_id for run_identity in reversed(made)]
+    frame = read_hits(tmp_path, ids)
+    assert list(frame["run"].unique()) == ids  # in the order asked for
+    for _, rows in frame.groupby("run"):
+        found = {(row.attack, row.p): row.hits.tolist() for row in rows.itertuples()}
+        assert found == wanted
+
+
+def test_hits_agree_with_the_scores_of_a_run(trained: list[Path]) -> None:
+    """Shares of a class, which evaluation counted another way."""
+    hits = read_hits(trained[0].parent, [folder.name for folder in trained])
+    scores = read_scores(trained).query("measure == 'accuracy' and attack != 'clean'")
+    counted = [(r.run, r.attack, r.p, r.hits.sum(), len(r.hits)) for r in hits.itertuples()]
+    index = read_run(trained[0])["classes"].index
+    rows = scores[["run", "attack", "class", "correct", "total"]].values.tolist()
+    expected = [(run, attack, index(name), *counts) for run, attack, name, *counts in rows]
+    assert sorted(counted) == sorted(expected) and len(counted) == 2 * 2 * 3
+
+
+def test_hits_of_no_run_are_an_empty_frame_and_of_a_broken_one_refused(tmp_path: Path) -> None:
+    assert len(read_hits(tmp_path, [])) == 0 and "hits" in read_hits(tmp_path, [])
+    made = write_run(tmp_path)
+    (made / "predictions.npz").write_bytes(b"")
+    with pytest.raises(InputError, match=r"predictions\.npz has changed"):
+        read_hits(tmp_path, [made.name])
 
 
 def test_classes_by_index_and_by_name_stand_together_as_indices(tmp_path: Path) -> None:

@@ -600,7 +600,7 @@ def test_a_plain_run_that_is_dropped_is_interrupted(data: str, tmp_path: Path) -
 
 
 def test_a_refused_training_leaves_nothing(data: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"^lr: "):
+    with pytest.raises(InputError, match=r"^training: loss "):
         run(quick(tmp_path, dataset=data, lr=1e9, epochs=5))
     assert not ids(tmp_path)
 

@@ -380,7 +380,8 @@ def test_no_locks_at_all_stop_no_reading(folder: Path, monkeypatch: pytest.Monke
     def acquire(*args: object, **kwargs: object) -> None:
         raise NotImplementedError("FileSystem does not appear to support flock")
 
-    monkeypatch.setattr("csnb.runs.state.FileLock.acquire", acquire)
+    monkeypatch.setattr("csnb.locks.fcntl", None)
+    monkeypatch.setattr("csnb.locks.FileLock.acquire", acquire)
     assert inspect(folder).state == "done"
 
 

@@ -1,0 +1,25 @@
+"""The protection curve: what is drawn is the curve."""
+
+import numpy as np
+import pytest
+
+from csnb import figures
+from csnb.margins import protection_curve
+
+
+def test_each_method_is_a_line_with_a_marker_where_it_stands_without_an_offset() -> None:
+    own = np.arange(40) < 20
+    margins = {name: np.linspace(gap, -1, 40) for name, gap in {"ADV": 1.0, "CSA$": 2.0}.items()}
+    curves = {name: protection_curve(values, own) for name, values in margins.items()}
+    ax = figures.protection_curve(curves, budget=0.05, title="digits, p = 8")
+    steps, markers = ax.lines[:4:2], ax.lines[1:4:2]
+    for (name, curve), step, marker in zip(curves.items(), steps, markers, strict=True):
+        np.testing.assert_allclose(step.get_ydata(), curve["recall"])
+        np.testing.assert_allclose(step.get_xdata(), curve["false_alarms"].clip(lower=1e-3))
+        right = margins[name] > 0
+        place = np.ravel(marker.get_xydata())
+        assert place == pytest.approx([max(right[~own].mean(), 1e-3), right[own].mean()])
+    assert ax.lines[4].get_xdata() == [0.05, 0.05] and ax.get_xscale() == "log"
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["ADV", r"CSA\$"]
+    looks = [(line.get_color(), line.get_linestyle()) for line in steps]
+    assert len({colour for colour, _ in looks}) == len({stroke for _, stroke in looks}) == 2
