@@ -57,7 +57,8 @@ def fuzziness(weights: Sequence[Tensor]) -> Tensor:
     """Eq. 8-9 exactly as printed, over all elements: rho = 1 / (1 + e^|w|). In [0, ln 2].
 
     The text says that w -> 0 gives rho -> 1. It gives rho = 1/2, where the fuzziness is largest:
-    minimising this pushes every |w| > 0 up. `minmax_fuzziness` has the limits that the text asks for.
+    minimising this pushes every |w| > 0 up. `minmax_fuzziness` has the limits that the text asks
+    for.
     """
     size = _flat(weights).abs()  # |w|; log rho = logsigmoid(-|w|), log(1 - rho) = logsigmoid(|w|)
     return -(
