@@ -114,7 +114,7 @@ def test_a_changed_input_makes_its_runs_stale_wherever_it_lies(small: Path, tmp_
     [
         ("result.json", lambda b: b.replace(b'"correct": ', b'"correct": 1', 1), "result.json"),
         ("result.json", lambda b: b[:-10], "JSONDecodeError"),
-        ("result.json", lambda b: b"[" * 100_000, "cannot be read"),
+        ("result.json", lambda b: b"[" * 100_000, "nested too deeply"),
         ("model.safetensors", lambda b: b[:-1], "model.safetensors has changed"),
         ("predictions.npz", lambda b: b + b"x", "predictions.npz has changed"),
         ("notebook.ipynb", lambda b: b"", "notebook.ipynb"),

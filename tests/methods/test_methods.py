@@ -135,9 +135,9 @@ def test_the_papers_methods_are_all_there() -> None:
             "did you mean CS",
         ),
         ("CSE(gamma=-1)", "gamma: -1 is not allowed; allowed: greater than or equal to 0"),
-        ("CSE(regulariser=l2)", "'fuzziness', 'minmax' or 'l1_minus_l2'"),
+        ("CSE(regulariser=l2)", "allowed: fuzziness, minmax, l1_minus_l2"),
         ("CSE(inner=objective)", "allowed: gamma, regulariser, convs"),
-        ("CSA(inner=loss)", "allowed: 'objective' or 'cross_entropy'"),
+        ("CSA(inner=loss)", "allowed: objective, cross_entropy"),
         ("STD(gamma=1)", "no such option of method STD (value 1); allowed: none"),
     ],
 )

@@ -133,7 +133,7 @@ def test_with_all_costs_one_eq_4_has_the_slope_of_cross_entropy_times_one_plus_f
     given = [[0.3, -1.0, 2.0], [1.0, 1.5, -0.5]]
     logits = torch.tensor(given, dtype=torch.float64, requires_grad=True)
     labels, ones = torch.tensor([2, 0]), 1 - torch.eye(3, dtype=torch.float64)
-    losses = [csnb.losses.example_loss(logits, labels, costs, "sum") for costs in (ones, None)]
+    losses = [csnb.losses.example_loss(logits, labels, costs) for costs in (ones, None)]
     slope, plain = (torch.autograd.grad(loss, logits)[0] for loss in losses)
     f = logits.detach().softmax(1)[[0, 1], labels]
     torch.testing.assert_close(slope, (1 + f)[:, None] * plain)
