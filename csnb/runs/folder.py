@@ -272,7 +272,7 @@ def _tensors(folder: str | Path, what: str) -> dict[str, torch.Tensor]:
             result = read_result(file.parent)
             check_place(file.parent, Identity.from_json(result))
             check(file.name, content, result["sha256"])
-        return load(content)
+        return dict(sorted(load(content).items()))  # it gives them in any order
     except Exception as error:  # safetensors raises types of its own
         raise InputError(
             f"{what}: {file} does not hold a run's weights ({one_line(error)})"
