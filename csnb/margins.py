@@ -18,11 +18,11 @@ from torch import Tensor
 
 from csnb.attacks import ATTACKS, ThreatModel, perturb
 from csnb.errors import InputError
+from csnb.evaluation import BATCH
 from csnb.models import Normalized
 from csnb.spec import Spec
 from csnb.statistics import Z95, wilson
 
-BATCH = 256  # images attacked at once; random starts depend on it
 ATTACK = "PGD(steps=40, step_size=0, restarts=2)"
 BUDGETS = (0.005, 0.01, 0.02, 0.05, 0.1)  # shares of other classes' images
 DRAWS, CHUNK = 1000, 50  # of a bootstrap; so many in memory at once
@@ -33,8 +33,8 @@ def class_margin(logits: Tensor, protected: Sequence[int]) -> Tensor:
     """m for logits (B, m): the protected classes' largest less the others' largest. (B,)."""
     own = torch.zeros(logits.shape[1], dtype=torch.bool, device=logits.device)
     own[list(protected)] = True
-    largest = (logits.masked_fill(mask, -torch.inf).amax(1) for mask in (~own, own))
-    return next(largest) - next(largest)
+    best, rival = (logits.masked_fill(mask, -torch.inf).amax(1) for mask in (~own, own))
+    return best - rival
 
 
 def worst_margins(

@@ -63,8 +63,13 @@ def accuracies(scores: pd.DataFrame) -> pd.DataFrame:
     clean = rows[rows["attack"] == "clean"]  # of every class
     places = clean[["run", "class"]].assign(p=clean.groupby("run").cumcount())
     rows = rows.merge(places, on=["run", "class"], validate="many_to_one")
+    return rows.assign(protected=_protects(rows))
+
+
+def _protects(rows: pd.DataFrame) -> np.ndarray:
+    """Whether the run of each row protects class ``p``. (N,) bool."""
     pairs = zip(rows["p"], rows["protected_class"].astype(str), strict=True)
-    return rows.assign(protected=[str(p) in protected.split("+") for p, protected in pairs])
+    return np.array([str(p) in protected.split("+") for p, protected in pairs], dtype=bool)
 
 
 def compare(scores: pd.DataFrame, dataset: str) -> pd.DataFrame:
@@ -99,9 +104,7 @@ def compare(scores: pd.DataFrame, dataset: str) -> pd.DataFrame:
 def _ours(scores: pd.DataFrame, dataset: str) -> pd.DataFrame:
     """Accuracy over the seeds of what each run protects, of every class where it protects none."""
     rows = accuracies(scores[scores["dataset"].astype(str) == Path(dataset).name])
-    names = rows["method"].str.partition("(")[0] if len(rows) else rows["method"]
-    counts = (rows["attack"] != "clean") & (rows["protected"] | names.isin(UNPROTECTING))
-    ours = rows[counts].drop(columns="protected_class").rename(columns={"p": "protected_class"})
+    ours = _protecting(rows[rows["attack"] != "clean"])
     if ours.duplicated([*CELL, "seed"]).any():
         twice = ours[ours.duplicated([*CELL, "seed"])].iloc[0]
         where = f"{twice['method']} for class {twice['protected_class']}, seed {twice['seed']}"
@@ -172,14 +175,10 @@ def paired(hits: pd.DataFrame, dataset: str) -> pd.DataFrame:
     return frame
 
 
-def _protecting(hits: pd.DataFrame) -> pd.DataFrame:
+def _protecting(rows: pd.DataFrame) -> pd.DataFrame:
     """Those of a class that the run protects, or of any where it protects none."""
-    protected = [
-        str(p) in str(classes).split("+")
-        for p, classes in zip(hits["p"], hits["protected_class"], strict=True)
-    ]
-    names = hits["method"].astype(str).str.partition("(")[0] if len(hits) else hits["method"]
-    kept = hits[np.array(protected, dtype=bool) | names.isin(UNPROTECTING)]
+    names = rows["method"].astype(str).str.partition("(")[0] if len(rows) else rows["method"]
+    kept = rows[_protects(rows) | names.isin(UNPROTECTING)]
     return kept.drop(columns="protected_class").rename(columns={"p": "protected_class"})
 
 
