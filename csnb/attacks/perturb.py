@@ -17,6 +17,7 @@ from csnb.spec import ATTACKS, Spec, checker
 
 _check = checker(threat=ThreatModel, robust=Robust, seed=Seed | None)
 NO_BALL = ("CW",)  # attacks that know no eps
+LEAST = torch.finfo(torch.float32).tiny  # a smaller eps is 0 in float32
 
 
 def perturb(
@@ -66,7 +67,7 @@ def moved(
 ) -> Tensor:
     """As `perturb`, without a look at the numbers: for the batches of a training."""
     x = x.detach()
-    if not len(x) or (threat.eps == 0 and spec.name not in NO_BALL):
+    if not len(x) or (threat.eps < LEAST and spec.name not in NO_BALL):
         return x.clone()
     with _frozen(model), _seeded(seed):
         target, units = _aim(model, x, threat, loss, robust == "worst")

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from advertorch import attacks as advertorch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from making import images, lenet
 from torch import Tensor, nn
@@ -61,6 +61,8 @@ def test_images_are_those_of_advertorch(attack: str, space: str) -> None:
 
 
 @settings(max_examples=12, deadline=None)
+@example(seed=0, eps=1e-141, norm="l2", kind=("normalized", True), channels=1)
+@example(seed=0, eps=1e-36, norm="l2", kind=("pixel", False), channels=1)
 @given(
     seed=st.integers(0, 10_000),
     eps=st.floats(0, 2),
