@@ -12,6 +12,7 @@ PUBLIC = {  # by module, imported when first asked for: csnb --help needs no tor
     "attacks": ("ATTACKS", "ThreatModel", "perturb"),
     "batch": ("sweep",),
     "costs": ("costs_from_pairs", "protect", "read_costs"),
+    "curves": ("read_margins",),
     "data": ("DATASETS", "Dataset", "load_dataset"),
     "errors": ("InputError",),
     "evaluation": ("evaluate", "score"),
@@ -26,8 +27,8 @@ PUBLIC = {  # by module, imported when first asked for: csnb --help needs no tor
     "training": ("fit",),
 }
 MODULES = (
-    "attacks", "batch", "costs", "data", "evaluation", "figures", "losses", "margins", "methods",
-    "models", "paper", "runs", "statistics", "training",
+    "attacks", "batch", "costs", "curves", "data", "evaluation", "figures", "losses", "margins",
+    "methods", "models", "paper", "runs", "statistics", "training",
 )  # fmt: skip
 _HOME = {name: module for module, names in PUBLIC.items() for name in names}
 

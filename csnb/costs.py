@@ -11,17 +11,24 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from csnb.errors import InputError, one_line, shown
-from csnb.paths import expand
+from csnb.errors import InputError, choices, one_line, shown
+from csnb.paths import expand, write_atomically
 from csnb.spec import LARGEST, MOST_CLASSES
 
 COSTS = "finite costs of 0 or more, up to 3.4e38"
 
 
-def protect(classes: int, protected: int | Sequence[int], cost: float = 10.0) -> np.ndarray:
-    """Eq. 3, (m, m) float64.
+def protect(
+    classes: int,
+    protected: int | Sequence[int],
+    miss_cost: float = 10.0,
+    alarm_cost: float | None = None,
+) -> np.ndarray:
+    """Eq. 3 with a cost for each side, (m, m) float64; equal costs are the paper's c.
 
-    ``cost`` where a protected class is predicted or true, else 1; 0 on the diagonal.
+    ``miss_cost``: where a protected class is true and another predicted. ``alarm_cost``: where it
+    is predicted and another true; default: as much. Between two protected classes: the higher of
+    the two. Every other mistake costs 1, being right 0. Raises InputError.
     """
     costs = _filled(classes, 1.0)
     several = isinstance(protected, Sequence) and not isinstance(protected, str | bytes)
@@ -32,33 +39,80 @@ def protect(classes: int, protected: int | Sequence[int], cost: float = 10.0) ->
         raise InputError(
             f"protected class: {shown(unknown[0])} does not exist; allowed: 0 to {classes - 1}"
         )
-    cost = _cost(cost)
-    costs[protected, :] = cost
-    costs[:, protected] = cost
+    miss = _cost(miss_cost)
+    alarm = miss if alarm_cost is None else _cost(alarm_cost)
+    costs[protected, :] = alarm
+    costs[:, protected] = miss
+    costs[np.ix_(protected, protected)] = max(miss, alarm)
     np.fill_diagonal(costs, 0)
     return check_costs(costs, classes)
 
 
 def costs_from_pairs(
-    classes: int, pairs: Mapping[tuple[int, int], float], *, default: float = 1.0
+    classes: int | Sequence[str],
+    pairs: Mapping[tuple[int | str, int | str], float],
+    *,
+    default: float = 1.0,
 ) -> np.ndarray:
     """A cost matrix from ``{(predicted, true): cost}``, (m, m) float64.
 
-    ``default``: for every other mistake.
+    ``classes``: their number, or their names; pairs may name them. ``default``: for every other
+    mistake. Raises InputError.
     """
     if not isinstance(pairs, Mapping):
         raise InputError(f"pairs: {shown(pairs)}; allowed: {{(predicted, true): cost}}")
-    costs = _filled(classes, _cost(default))
+    named = isinstance(classes, Sequence) and not isinstance(classes, str | bytes)
+    names = {name: place for place, name in enumerate(classes)} if named else {}
+    costs = _filled(len(names) if named else classes, _cost(default))
     np.fill_diagonal(costs, 0)
     for pair, cost in pairs.items():
         two = isinstance(pair, tuple) and len(pair) == 2
-        if not (two and all(_is_class(p, classes) for p in pair)):
+        places = tuple(names.get(p, p) if isinstance(p, str) else p for p in pair) if two else ()
+        if not (two and all(_is_class(p, len(costs)) for p in places)):
             raise InputError(
-                f"cost of {shown(pair)}: no such classes; "
-                f"allowed: 0 to {classes - 1} (predicted, true)"
+                f"cost of {shown(pair)}: no such classes; allowed: 0 to {len(costs) - 1}"
+                f"{' or ' + choices('', names).removeprefix('allowed: ') if names else ''} "
+                "(predicted, true)"
             )
-        costs[pair] = _cost(cost)
-    return check_costs(costs, classes)
+        costs[places] = _cost(cost)
+    return check_costs(costs)
+
+
+def costs_from_table(table: object, names: Sequence[str], what: str = "cost_matrix") -> np.ndarray:
+    """A cost matrix (m, m) from numbers in the order of the classes, or from what names them.
+
+    ``table``: an array or nested lists, predicted by true; a DataFrame whose index (predicted) and
+    columns (true) are the class names in any order, or a mapping ``{predicted: {true: cost}}``.
+    ``what``: it is called in an error. Raises InputError.
+    """
+    if isinstance(table, Mapping):
+        table = pd.DataFrame.from_dict(dict(table), orient="index")
+    if isinstance(table, pd.DataFrame):
+        rows, columns = [*map(str, table.index)], [*map(str, table.columns)]
+        if sorted(rows) != sorted(names) or sorted(columns) != sorted(names):
+            raise InputError(
+                f"{what} must name every class once in its header and in its first column; "
+                f"{choices('', names)}"
+            )
+        table = table.set_axis(rows).set_axis(columns, axis=1).loc[list(names), list(names)]
+        table = table.apply(pd.to_numeric, errors="coerce").to_numpy(float)
+    return check_costs(table, len(names))
+
+
+def write_costs(file: str | Path, costs: np.ndarray, names: Sequence[str]) -> Path:
+    """Write a cost matrix as the CSV that `read_costs` and ``cost_matrix`` read; returns its path.
+
+    ``costs``: (m, m), predicted by true; ``names``: of the m classes. Raises InputError.
+    """
+    table = pd.DataFrame(check_costs(costs, len(names)), [*names], [*names])
+    path = expand(file, "cost_matrix")
+    try:
+        write_atomically(path, table.to_csv(index_label="predicted").encode())
+    except OSError as error:
+        raise InputError(
+            f"cost_matrix: cannot write {file} ({error.strerror}); allowed: a file in a folder"
+        ) from None
+    return path
 
 
 def read_costs(file: str | Path, names: Sequence[str]) -> np.ndarray:
@@ -78,13 +132,10 @@ def read_costs(file: str | Path, names: Sequence[str]) -> np.ndarray:
             f"cost_matrix: {file} is not a readable CSV ({one_line(error)}); allowed: classes by "
             "classes"
         ) from None
-    if sorted(map(str, table.index)) != sorted(names) or sorted(table.columns) != sorted(names):
-        raise InputError(
-            f"cost_matrix: {file} must name every class once in its header and in its first column"
-            + _other_separator(table, names)
-        )
-    table = table.loc[list(names), list(names)].apply(pd.to_numeric, errors="coerce")
-    return check_costs(table.to_numpy(float), len(names))
+    try:
+        return costs_from_table(table, names, f"cost_matrix: {file}")
+    except InputError as error:
+        raise InputError(f"{error}{_other_separator(table, names)}") from None
 
 
 def _other_separator(table: pd.DataFrame, names: Sequence[str]) -> str:
@@ -92,7 +143,7 @@ def _other_separator(table: pd.DataFrame, names: Sequence[str]) -> str:
     header = str(table.index.name or ",".join(table.columns))
     for sign, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
         if {*names} <= {*next(csv.reader([header], delimiter=sign))}:
-            return f"; its columns are separated by {name} ({sign!r}); allowed: commas"
+            return f" (its columns are separated by {name}, {sign!r}, and should be by commas)"
     return ""
 
 

@@ -140,7 +140,7 @@ def confusion(predictions: np.ndarray, labels: np.ndarray, classes: int) -> np.n
 
 
 def score(
-    outcome: Outcome, *, classes: tuple[str, ...], protected: int, costs: np.ndarray
+    outcome: Outcome, *, classes: Sequence[str], protected: Sequence[int], costs: np.ndarray
 ) -> pd.DataFrame:
     """One tidy frame.
 
@@ -148,8 +148,8 @@ def score(
 
     ``measure``: ``accuracy`` (a row per attacked class: ``class``, ``correct``, ``total``, Wilson
     interval); ``average`` (of the class accuracies, see `statistics.average`) and ``worst`` (class;
-    its interval ignores that it was picked) where every class was attacked; ``false_alarms``
-    (images of other classes taken for the protected one, of all such images); ``mean_cost`` (of
+    its interval ignores that it was picked) where every class was attacked; ``false_alarms`` (a row
+    per protected class: images of others taken for it, of all such images); ``mean_cost`` (of
     ``costs``, per image, see `statistics.weighted_sum`); ``linf`` and ``l2`` (mean perturbation,
     in pixels of [0, 1]).
     """
@@ -171,7 +171,7 @@ def score(
 
 
 def _score_counts(
-    counts: np.ndarray, classes: tuple[str, ...], p: int, costs: np.ndarray
+    counts: np.ndarray, classes: Sequence[str], protected: Sequence[int], costs: np.ndarray
 ) -> list[dict[str, object]]:
     """Rows of `score` for one attack, from its confusion counts."""
     total = counts.sum(0)
@@ -190,13 +190,14 @@ def _score_counts(
             | {"value": share.mean(), "low": low, "high": high}
         )
         rows.append(rows[int(share.argmin())] | {"measure": "worst"})
-    others = total.sum() - total[p]
-    if others:
-        alarms = counts[p].sum() - counts[p, p]
-        rows.append(
-            {"measure": "false_alarms", "class": classes[p]}
-            | _share(alarms, others, wilson(alarms, others))
-        )
+    for p in protected:
+        others = total.sum() - total[p]
+        if others:
+            alarms = counts[p].sum() - counts[p, p]
+            rows.append(
+                {"measure": "false_alarms", "class": classes[p]}
+                | _share(alarms, others, wilson(alarms, others))
+            )
     n, levels = int(total.sum()), np.unique(costs[costs > 0])
     charged = [int(counts[costs == level].sum()) for level in levels]
     low, high = weighted_sum(levels, charged, n) if len(levels) else (0.0, 0.0)
@@ -224,9 +225,9 @@ def presence(scores: pd.DataFrame, name: str) -> str:
     clean = scores[scores["attack"] == "clean"].set_index(["measure", "class"])
     own, alarms = clean.loc[("accuracy", name)], clean.loc[("false_alarms", name)]
     others = float(clean.loc["accuracy"].drop(index=name)["value"].mean())
+    right, called = (f"{row['correct']:.0f} of {row['total']:.0f}" for row in (own, alarms))
     said = (
-        f"{own['correct']} of {own['total']} clean images of class {name!r} are recognised, "
-        f"{alarms['correct']} of {alarms['total']} others are taken for it"
+        f"{right} clean images of class {name!r} are recognised, {called} others are taken for it"
     )
     if own["value"] < others / 2:
         return f"THE CLASS IS LOST: {said}; of the other classes {others:.0%} are recognised."

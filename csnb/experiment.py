@@ -1,8 +1,9 @@
 """Every parameter of a run, once, with type, unit and range; and what the run is by content."""
 
+import json
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from functools import cache, cached_property
 from itertools import chain
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
+import pandas as pd
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -20,11 +22,11 @@ from pydantic import (
 
 from csnb.attacks import ATTACKS, ThreatModel
 from csnb.attacks.threat import Bounded, Norm, Radius, Robust, Seed, Space
-from csnb.costs import protect, read_costs
+from csnb.costs import costs_from_table, protect, read_costs
 from csnb.data import Dataset, describe
-from csnb.data.dataset import check_counts, class_index
+from csnb.data.dataset import check_counts, class_indices
 from csnb.data.sources import find_source, npz_file
-from csnb.errors import InputError
+from csnb.errors import InputError, one_line, shown
 from csnb.methods import METHODS
 from csnb.models import MODELS
 from csnb.params import read_params
@@ -66,10 +68,19 @@ class Experiment(BaseModel):
     init_from: str = Field("", description="run folder whose weights to start from; empty: random")
 
     method: str = Field("CSA", description="of csnb list methods, options in parentheses")
-    protected_class: int | str = Field(0, description="class p to protect: index, or name as text")
-    cost: Real = Field(10.0, ge=0, description="c of Eq. 3, of mistakes that involve p; others: 1")
+    protected_class: int | str = Field(
+        0, description="class p to protect: index, or name as text; several: 3, 8"
+    )
+    miss_cost: Real = Field(10.0, ge=0, description="of p taken for another class; others: 1")
+    alarm_cost: Real = Field(10.0, ge=0, description="of another taken for p; Eq. 3: as miss_cost")
     cost_matrix: str = Field(
-        "", description="CSV of costs, rows predicted, columns true; empty: Eq. 3"
+        "", description="CSV or numbers, rows predicted, columns true; empty: miss and alarm cost"
+    )
+    offset: str = Field(
+        "", description="added to p's logit: cost, or a share of false alarms, 0.01; empty: none"
+    )
+    validation: Real = Field(
+        0.1, gt=0, lt=1, description="share of training images held out to choose the offset on"
     )
 
     epochs: Epochs = 20
@@ -118,11 +129,48 @@ class Experiment(BaseModel):
     @field_validator("protected_class", mode="before")
     @classmethod
     def _index_or_name(cls, value: object) -> object:
-        if isinstance(value, bool) or not isinstance(value, int | str):
-            raise ValueError("Input should be a class index or a class name")
-        if isinstance(value, int) and abs(value) >= 2**63:
-            raise ValueError("Input should be a class index or a class name")
-        return value
+        several = list(value) if isinstance(value, list | tuple) else [value]
+        for one in several:
+            plain_one = isinstance(one, int | str) and not isinstance(one, bool)
+            if not plain_one or (isinstance(one, int) and abs(one) >= 2**63):
+                raise ValueError("Input should be a class index or a class name")
+            if len(several) > 1 and "," in str(one):
+                raise ValueError("Input should be an index where a name has a comma")
+        if not several:
+            raise ValueError("Input should be a class or more")
+        return several[0] if len(several) == 1 else ", ".join(map(str, several))
+
+    @field_validator("cost_matrix", mode="before")
+    @classmethod
+    def _costs(cls, value: object) -> object:
+        """A matrix that is at hand, as text."""
+        if isinstance(value, pd.DataFrame):
+            value = value.to_dict(orient="index")
+        if isinstance(value, np.ndarray):
+            value = value.tolist()
+        try:
+            return value if isinstance(value, str) else json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError, RecursionError):
+            raise ValueError("Input should be a CSV's path, an array or a DataFrame") from None
+
+    @field_validator("offset", mode="before")
+    @classmethod
+    def _offset(cls, value: object) -> object:
+        """A share as text, as YAML and Python give numbers."""
+        return f"{value:g}" if isinstance(value, int | float) and value is not True else value
+
+    @field_validator("offset")
+    @classmethod
+    def _offset_rule(cls, value: str) -> str:
+        if value in ("", "cost"):
+            return value
+        try:
+            budget = float(value)
+        except ValueError:
+            budget = 0.0
+        if not 0 < budget < 1:
+            raise ValueError("Input should be empty, cost, or a share between 0 and 1")
+        return f"{budget:g}"
 
     @field_validator("model")
     @classmethod
@@ -183,11 +231,25 @@ class Experiment(BaseModel):
         values = {field.name: getattr(self, field.name) for field in fields(Recipe)}
         return Recipe(**values | {"adversary": str(parse_adversary(self.adversary))})
 
-    def cost_table(self, classes: tuple[str, ...], protected: int) -> np.ndarray:
-        """The costs (m, m): of the file, or of Eq. 3. Raises InputError."""
+    def cost_table(self, classes: tuple[str, ...], protected: Sequence[int]) -> np.ndarray:
+        """The costs (m, m): as given, of the file, or of Eq. 3. Raises InputError."""
+        if self._costs_at_hand:
+            try:
+                table = json.loads(self.cost_matrix)
+            except (ValueError, RecursionError) as error:
+                raise InputError(
+                    f"cost_matrix: {shown(self.cost_matrix)} cannot be read ({one_line(error)}); "
+                    "allowed: a CSV's path, or numbers [[0, 5], [1, 0]], predicted by true"
+                ) from None
+            return costs_from_table(table, classes)
         if self.cost_matrix:
             return read_costs(self.cost_matrix, classes)
-        return protect(len(classes), protected, self.cost)
+        return protect(len(classes), list(protected), self.miss_cost, self.alarm_cost)
+
+    @property
+    def _costs_at_hand(self) -> bool:
+        """Whether the costs are numbers, and no file."""
+        return self.cost_matrix.lstrip()[:1] in ("[", "{")
 
     def identity(
         self, data: Dataset | None = None, specs: Mapping[str, list[Spec]] | None = None
@@ -203,10 +265,10 @@ class Experiment(BaseModel):
         specs = specs or self.specs()
         known = data or describe(self.dataset, self.data_root)
         digests = dict(data.digests() if data is not None else known.digests)
-        p = class_index(self.protected_class, known.classes, self.dataset)
+        protected = class_indices(self.protected_class, known.classes, self.dataset)
         counts = data.counts() if data is not None else known.counts
-        check_counts(counts, p, known.classes, self.dataset)
-        costs = self.cost_table(known.classes, p)
+        check_counts(counts, protected, known.classes, self.dataset)
+        costs = self.cost_table(known.classes, protected)
         digests["costs"] = costs_digest(costs)
         if self.init_from:
             digests["init_from"] = weights_digest(resolve(self.init_from, "init_from"))
@@ -229,7 +291,7 @@ class Experiment(BaseModel):
                 if name not in PLACE and getattr(self, name) != getattr(defaults, name)
             ),
             classes=tuple(known.classes),
-            protected=(p,),
+            protected=protected,
             costs=tuple(map(tuple, costs.tolist())),
             digests=digests,
             files=files,
@@ -255,7 +317,7 @@ class Experiment(BaseModel):
     def _files(self, specs: Mapping[str, list[Spec]]) -> dict[str, str]:
         """The inputs that are files, by parameter: where they lie."""
         files = {"dataset": str(self._npz)} if self._npz and not specs["dataset"] else {}
-        if self.cost_matrix:
+        if self.cost_matrix and not self._costs_at_hand:
             files["cost_matrix"] = str(expand(self.cost_matrix, "cost_matrix").absolute())
         if self.init_from:
             files["init_from"] = str(resolve(self.init_from, "init_from"))
@@ -267,7 +329,7 @@ class Experiment(BaseModel):
         """The parameters that shape the result, files by their names."""
         parameters = self.model_dump(exclude=PLACE)
         for name in ("cost_matrix", "init_from"):
-            if parameters[name]:
+            if name in files:
                 parameters[name] = Path(files[name]).name
         if "dataset" in files:
             parameters["dataset"] = re.split(r"[/\\]", self.dataset)[-1]

@@ -42,6 +42,23 @@ def log_objective(logits: Tensor, labels: Tensor, costs: Tensor) -> Tensor:
     return logsigmoid(s) + (softplus(near) / near.sigmoid() + cost).log()
 
 
+def soft_margin(logits: Tensor, protected: Sequence[int]) -> Tensor:
+    """log(q / (1 - q)) of the probability q that softmax gives to the protected classes. (B,).
+
+    Their logits' logsumexp less the others'. -log q is softplus(-margin), -log(1 - q) is
+    softplus(margin).
+    """
+    own = torch.zeros(logits.shape[1], dtype=torch.bool, device=logits.device)
+    own[list(protected)] = True
+    mine, rest = (logits.masked_fill(mask, -torch.inf).logsumexp(1) for mask in (~own, own))
+    return mine - rest
+
+
+def log_softplus(x: Tensor) -> Tensor:
+    """log(softplus(x)) without underflow: x itself far below 0."""
+    return torch.where(x < -15, x, softplus(x.clamp_min(-15)).log())  # e^-15 / 2 is its error
+
+
 def cross_entropy_sum(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy summed, as torch computes it: what the paper's attacks climbed."""
     return cross_entropy(logits, labels, reduction="sum")

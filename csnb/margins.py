@@ -150,6 +150,39 @@ def protection(
     return frame.assign(false_alarms=[*budgets, np.nan], value=value, low=low, high=high, **counts)
 
 
+def choose_offset(
+    margins: ArrayLike,
+    y: ArrayLike,
+    protected: Sequence[int],
+    *,
+    costs: np.ndarray,
+    budget: float | None = None,
+) -> float:
+    """The offset b of the protected classes' logits, from worst margins (N,) and labels (N,).
+
+    With a ``budget``: the largest b whose false alarms under attack stay within that share of the
+    other images. Without: the b of the least cost under attack, where a missed image costs the
+    dearest mistake of its class and a false alarm the dearest protected class it can be called, of
+    ``costs`` (m, m), predicted by true; of several the smallest. It lies half-way between two
+    margins, or 1 beyond the last. Raises InputError.
+    """
+    y = np.asarray(y)
+    (margins,), own = _checked(margins, np.isin(y, list(protected)))
+    order = np.argsort(-margins, kind="stable")
+    descending, mine = margins[order], own[order]
+    called = np.r_[0, np.flatnonzero(np.r_[descending[1:] < descending[:-1], True]) + 1]
+    if budget is None:
+        others = [i for i in range(len(costs)) if i not in protected]
+        miss, alarm = costs[others].max(0)[y[order]], costs[list(protected)].max(0)[y[order]]
+        charged = np.cumsum(np.r_[miss[mine].sum(), np.where(mine, -miss, alarm)])[called]
+        first = called[int(np.argmin(np.round(charged, 9)))]  # sums in another order are equal
+    else:
+        alarms = np.cumsum(np.r_[0, ~mine])[called] / (~mine).sum()
+        first = called[int((alarms <= budget + EDGE).sum()) - 1]
+    edges = np.r_[descending[0] + 2, descending, descending[-1] - 2]
+    return float(-(edges[first] + edges[first + 1]) / 2)
+
+
 class _Roc:
     """The order of a network's margins, in which any weights of the images give a curve."""
 

@@ -1,7 +1,9 @@
-"""Where things lie: csnb's own checkout, and what a relative path of a run is relative to."""
+"""Where things lie, what a relative path of a run is relative to; files read and written whole."""
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from csnb.errors import InputError, one_line, shown
@@ -32,6 +34,28 @@ def read_file(file: Path) -> bytes:
     if file.exists() and not file.is_file():
         raise OSError(errno.EINVAL, "not a file", str(file))
     return file.read_bytes()
+
+
+def write_atomically(file: Path, content: bytes) -> None:
+    """``file`` holds all of ``content`` or what it held before."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        with naming(file):
+            temporary.write_bytes(content)
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(file: Path) -> Iterator[None]:
+    """An error of writing names the file: that of a full disk does not by itself."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno:
+            error.filename = str(file)
+        raise
 
 
 def resolve(path: str | Path, what: str = "path") -> Path:

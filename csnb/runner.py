@@ -1,6 +1,8 @@
 """One run: its experiment trained, evaluated, written."""
 
+import copy
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +15,17 @@ from csnb.data import load_dataset
 from csnb.errors import InputError
 from csnb.evaluation import Outcome, evaluate, score
 from csnb.experiment import Experiment
-from csnb.models import Normalized, build_model, check_answers
+from csnb.margins import ATTACK, choose_offset, worst_margins
+from csnb.models import Normalized, add_offset, build_model, check_answers
 from csnb.paths import RESULTS, resolve
 from csnb.progress import bar
 from csnb.runs import Stage, inspect, load_weights, provenance, read_run
+from csnb.runs.folder import read_result
+from csnb.runs.kept import keep, margins_file
+from csnb.spec import ATTACKS
 from csnb.training import fit
+
+PAUSE = 1.0  # seconds between two looks at what another process does
 
 
 class Run:
@@ -43,9 +51,15 @@ class Run:
         warn_short([spec for name in used for spec in self.specs[name]], experiment.threat())
         self.identity = experiment.identity(self.data, self.specs)
         self.costs = np.array(self.identity.costs)
-        self.protected = self.identity.protected[0]
+        self.protected = self.identity.protected
         self.model = self._fresh_model()
         self._check_model()
+        self.held = np.zeros(len(self.data.y_train), dtype=bool)
+        if experiment.offset:
+            self.held = self.data.held_out(experiment.validation, experiment.seed)
+            add_offset(copy.deepcopy(self.model), self._look(), self.protected, 1.0)
+        self.offset: dict[str, float | str] | None = None
+        self._margins: dict[tuple[tuple[int, ...], str], np.ndarray] = {}
         self._begun = False
         self.folder = resolve(experiment.runs, "runs") / self.identity.run_id
         self.seconds: dict[str, float] = {}
@@ -55,8 +69,9 @@ class Run:
 
     def __repr__(self) -> str:
         e, data = self.experiment, self.data
+        names = ", ".join(repr(data.classes[p]) for p in self.protected)
         return (
-            f"{e.method} protecting {data.classes[self.protected]!r} of {data.name}: "
+            f"{e.method} protecting {names} of {data.name}: "
             f"{len(data.x_train)} training and {len(data.x_test)} test images of "
             f"{'x'.join(map(str, data.image_shape))}, {len(data.classes)} classes; "
             f"{e.model}, {e.epochs} epochs of {e.optimizer}"
@@ -72,6 +87,7 @@ class Run:
         stage = self._begin()
         if self._begun:
             self.model, self.history, self.outcome = self._fresh_model(), None, None
+            self.offset, self._margins = None, {}
         self._begun = True
         try:
             with bar(e.epochs, "training") as shown:
@@ -83,8 +99,7 @@ class Run:
 
                 self.history = fit(
                     self.model,
-                    self.data.x_train.to(self.device),
-                    self.data.y_train.to(self.device),
+                    *self._training(self.held == 0),
                     method=self.specs["method"][0],
                     costs=self.costs,
                     protected=self.identity.protected,
@@ -98,6 +113,9 @@ class Run:
             self._end(remove=isinstance(error, InputError))
             raise
         self.seconds["train"] = time.perf_counter() - start
+        if e.offset:
+            self.offset = self._shift()
+            self.seconds["offset"] = time.perf_counter() - start - self.seconds["train"]
         return self.history
 
     def evaluate(self) -> pd.DataFrame:
@@ -121,6 +139,21 @@ class Run:
         )
         return self.scores
 
+    def margins(self, protected: Sequence[int] = (), attack: str = ATTACK) -> np.ndarray:
+        """Worst margins (N,) of the test images (see `csnb.worst_margins`); `write` keeps them.
+
+        ``protected``: indices; default: the run's. Raises InputError.
+        """
+        if self.outcome is None:
+            raise InputError("run: not evaluated; allowed: evaluate() before margins()")
+        e, spec = self.experiment, ATTACKS.parse(attack)
+        asked = tuple(protected) or self.protected, spec.identity
+        if asked not in self._margins:
+            x, y = (t.to(self.device) for t in (self.data.x_test, self.data.y_test))
+            settings = {"attack": spec, "seed": e.seed}
+            self._margins[asked] = worst_margins(self.model, x, y, asked[0], e.threat(), **settings)
+        return self._margins[asked]
+
     def write(self) -> Path:
         """Write the run's folder and put it in its place.
 
@@ -138,17 +171,21 @@ class Run:
             | outcome.predictions,
             result={
                 "scores": _records(self.scores),
+                **({"offset": self.offset} if self.offset else {}),
                 "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
                 "provenance": provenance(next(self.model.parameters()).device),
             },
         )
+        weights = read_result(stage.folder)["sha256"]["model.safetensors"]
+        for (protected, attack), margins in self._margins.items():
+            keep(margins_file(stage.folder, weights, protected, attack), margins)
         self._stage = None
         return stage.publish()
 
     def _attack(self, specs: list, report) -> Outcome:
         e = self.experiment
         y = self.data.y_test.to(self.device)
-        protected = e.attack_images == "protected"
+        own = torch.isin(y, torch.tensor(self.protected, device=y.device))
         return evaluate(
             self.model,
             self.data.x_test.to(self.device),
@@ -156,10 +193,38 @@ class Run:
             attacks=specs,
             threat=e.threat(),
             robust=e.robust,
-            attacked=(y == self.protected).nonzero().squeeze(1) if protected else None,
+            attacked=own.nonzero().squeeze(1) if e.attack_images == "protected" else None,
             seed=e.seed,
             on_attack=report,
         )
+
+    def _training(self, chosen: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """The chosen training images and their labels, on the run's device."""
+        x, y = self.data.x_train, self.data.y_train
+        if not chosen.all():
+            x, y = x[chosen], y[chosen]
+        return x.to(self.device), y.to(self.device)
+
+    def _look(self) -> torch.Tensor:
+        """A test image, on the run's device."""
+        return self.data.x_test[:1].to(self.device)
+
+    def _shift(self) -> dict[str, float | str]:
+        """Choose the offset on the images held out, fold it in; says which, and what it gave."""
+        e, (x, y) = self.experiment, self._training(self.held)
+        margins = worst_margins(self.model, x, y, self.protected, e.threat(), seed=e.seed)
+        labels = y.cpu().numpy()
+        budget = None if e.offset == "cost" else float(e.offset)
+        value = choose_offset(margins, labels, self.protected, costs=self.costs, budget=budget)
+        add_offset(self.model, self._look(), self.protected, value)
+        own, called = np.isin(labels, self.protected), margins + value > 0
+        return {
+            "value": value,
+            "attack": ATTACK,
+            "images": len(labels),
+            "recall": float(called[own].mean()),
+            "false_alarms": float(called[~own].mean()),
+        }
 
     def _monitor(self) -> dict[str, float]:
         """Accuracy on the first test images, clean and under the attack that is to be watched."""
@@ -187,8 +252,8 @@ class Run:
 
     def _check_model(self) -> None:
         """Raises InputError unless the network takes the images and tells all classes apart."""
-        x, y = (t[:1].to(self.device) for t in (self.data.x_test, self.data.y_test))
-        answered, classes = check_answers(self.model, x, y), len(self.data.classes)
+        y = self.data.y_test[:1].to(self.device)
+        answered, classes = check_answers(self.model, self._look(), y), len(self.data.classes)
         if answered != classes:
             raise InputError(
                 f"model: {self.experiment.model} gives {answered} logits; "
@@ -220,18 +285,25 @@ def find_or_run(experiment: Experiment) -> Path:
     """Folder of a run of this content that is done (see `inspect`); says where it comes from.
 
     It is looked for in the experiment's ``runs``, then among those committed with csnb; else it is
-    executed now.
+    executed now; where another process is at it, that is waited for.
     """
     identity = experiment.identity()
-    for runs in (resolve(experiment.runs, "runs"), RESULTS):
-        found = inspect(runs / identity.run_id, identity)
-        if found.state == "done":
-            commit = found.result["provenance"]["commit"] or "unknown"
-            print(f"read {found.folder.name} (commit {commit})")
-            return found.folder
-    folder = run(experiment).folder
-    print(f"ran {folder.name}")
-    return folder
+    own = resolve(experiment.runs, "runs")
+    while True:
+        for runs in (own, RESULTS):
+            found = inspect(runs / identity.run_id, identity)
+            if found.state == "done":
+                commit = found.result["provenance"]["commit"] or "unknown"
+                print(f"read {found.folder.name} (commit {commit})")
+                return found.folder
+        try:
+            folder = run(experiment).folder
+            print(f"ran {folder.name}")
+            return folder
+        except InputError:
+            if inspect(own / identity.run_id, identity).state != "running":
+                raise
+            time.sleep(PAUSE)  # another process is at it
 
 
 def load_model(folder: str | Path) -> Normalized:

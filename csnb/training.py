@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -52,21 +52,24 @@ class Trainer:
         device = next(model.parameters()).device
         self.sums = torch.zeros(4, device=device)  # loss, penalty, correct, images
 
-    def adversarial(self, x: Tensor, y: Tensor) -> Tensor:
+    def adversarial(self, batch: Batch) -> Tensor:
         """A batch's adversarial images, by the recipe's attack on what the method maximises."""
-        loss = self.method.maximise(Batch(self.model, x, y))
-        return moved(self.model, x, y, self.adversary, self.threat, loss=loss)
+        radius = self.method.radius(batch) if self.method.radius else None
+        return moved(
+            self.model, batch.x, batch.y, self.adversary, self.threat,
+            loss=self.method.maximise(batch), radius=radius,
+        )  # fmt: skip
 
-    def update(self, x: Tensor, y: Tensor, adversarial: Tensor | None = None) -> None:
-        """One optimiser step on images ``x`` (B, C, H, W) with labels ``y`` (B,)."""
-        loss, logits = self.method.loss(Batch(self.model, x, y, adversarial))
+    def update(self, batch: Batch) -> None:
+        """One optimiser step."""
+        loss, logits = self.method.loss(batch)
         penalty = self.method.penalty() if self.method.penalty else torch.zeros_like(loss)
         loss = loss + penalty
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
-        correct = (logits.argmax(1) == y).sum()
-        n = len(y)
+        correct = (logits.argmax(1) == batch.y).sum()
+        n = len(batch.y)
         counts = [loss.detach() * n, penalty.detach() * n, correct, torch.full_like(correct, n)]
         self.sums += torch.stack(counts)
 
@@ -146,17 +149,19 @@ def _train_epoch(
     seen: dict[str, None] = {}
     trainer.model.train()
     indices = torch.randperm(len(x), generator=order).to(x.device)
-    for batch, index in enumerate(indices.split(trainer.recipe.batch_size)):
-        images, labels = x[index], y[index]
-        todo = trainer.recipe.stages(trainer.method.adversarial, epoch, batch)
+    parts = indices.split(trainer.recipe.batch_size)
+    for number, index in enumerate(parts):
+        done = (epoch + number / len(parts)) / trainer.recipe.epochs
+        clean = Batch(trainer.model, x[index], y[index], progress=done)
+        todo = trainer.recipe.stages(trainer.method.adversarial, epoch, number)
         made = None
         if "adversarial" in todo:  # before the clean update: Algorithm 1, line 7
-            made = trainer.adversarial(images, labels)
+            made = replace(clean, adversarial=trainer.adversarial(clean))
         for stage in todo:
-            adversarial = made if stage == "adversarial" else None
-            shown = images if adversarial is None else adversarial
-            on_update(Update(epoch + 1, batch + 1, stage, shown))
-            trainer.update(images, labels, adversarial)
+            batch = made if stage == "adversarial" else clean
+            shown = clean.x if batch.adversarial is None else batch.adversarial
+            on_update(Update(epoch + 1, number + 1, stage, shown))
+            trainer.update(batch)
         seen |= dict.fromkeys(todo)
     return list(seen)
 

@@ -72,7 +72,8 @@ OUTCOME = Outcome(
     {"clean": np.array([0, 1, 0, 0], np.uint8), "PGD": np.array([0, 1], np.uint8)},
     {"PGD": (0.1, 0.3)},
 )
-SCORES = score(OUTCOME, classes=("cat", "dog"), protected=1, costs=np.array([[0, 10.0], [10, 0]]))
+COSTS = np.array([[0, 10.0], [10, 0]])
+SCORES = score(OUTCOME, classes=("cat", "dog"), protected=[1], costs=COSTS)
 HISTORY = pd.DataFrame({"epoch": [1, 2], "loss": [0.75, 0.5], "fuzziness.0": [0.6, 0.5]})
 PROVENANCE = {"commit": "abc", "machine": "a machine"}
 

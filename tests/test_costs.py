@@ -2,11 +2,19 @@ import csv
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from csnb.costs import check_costs, costs_from_pairs, protect, read_costs
+from csnb.costs import (
+    check_costs,
+    costs_from_pairs,
+    costs_from_table,
+    protect,
+    read_costs,
+    write_costs,
+)
 from csnb.errors import InputError
 
 NAMES = ("cat", "dog", "emu")
@@ -229,3 +237,83 @@ def test_a_bad_matrix_is_refused_with_what_is_wrong(
     with pytest.raises(InputError) as error:
         check_costs(costs, classes)
     assert says in one_line(error)
+
+
+# --- two sides
+
+
+@pytest.mark.parametrize(
+    ("protected", "expected"),
+    [
+        (1, [[0, 7, 1, 1], [3, 0, 3, 3], [1, 7, 0, 1], [1, 7, 1, 0]]),
+        ([0, 1], [[0, 7, 3, 3], [7, 0, 3, 3], [7, 7, 0, 1], [7, 7, 1, 0]]),
+    ],
+)
+def test_misses_and_false_alarms_have_their_own_costs(
+    protected: int | list[int], expected: list[list[float]]
+) -> None:
+    np.testing.assert_array_equal(protect(4, protected, 7, 3), expected)
+
+
+def test_between_protected_classes_the_dearer_side_counts() -> None:
+    assert protect(3, [0, 1], 2, 9)[0, 1] == protect(3, [0, 1], 9, 2)[0, 1] == 9
+
+
+def test_pairs_go_by_name_too() -> None:
+    by_name = costs_from_pairs(NAMES, {("cat", "emu"): 5, (1, "cat"): 0})
+    np.testing.assert_array_equal(by_name, costs_from_pairs(3, {(0, 2): 5, (1, 0): 0}))
+    with pytest.raises(InputError, match=r"'cow'.*allowed: 0 to 2 or cat, dog, emu"):
+        costs_from_pairs(NAMES, {("cow", "emu"): 5})
+
+
+# --- tables
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_a_frame_or_a_mapping_goes_by_its_names(order: tuple[int, ...]) -> None:
+    frame = pd.DataFrame(COSTS, NAMES, NAMES)
+    frame = frame.iloc[list(order), list(order)[::-1]]
+    np.testing.assert_array_equal(costs_from_table(frame, NAMES), COSTS)
+    mapping = {row: dict(frame.loc[row]) for row in frame.index}
+    np.testing.assert_array_equal(costs_from_table(mapping, NAMES), COSTS)
+
+
+@pytest.mark.parametrize("table", [COSTS, COSTS.tolist(), COSTS.astype(int)])
+def test_numbers_go_by_their_place(table: object) -> None:
+    np.testing.assert_array_equal(costs_from_table(table, NAMES), COSTS)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        pd.DataFrame(COSTS),
+        pd.DataFrame(COSTS, NAMES, ("cat", "dog", "cow")),
+        pd.DataFrame(COSTS, ("cat", "dog", "dog"), NAMES),
+        {"cat": {"cat": 0}},
+        {"cat": 3},
+        COSTS[:2],
+        [["a"]],
+        -COSTS,
+    ],
+    ids=["no names", "another name", "a name twice", "too few", "no rows", "shape", "text", "sign"],
+)
+def test_what_is_no_table_of_costs_is_refused(table: object) -> None:
+    with pytest.raises(InputError, match=r"cost.matrix") as error:
+        costs_from_table(table, NAMES)
+    one_line(error)
+
+
+@pytest.mark.parametrize("names", [NAMES, ("01", "1", "NA"), ("a, b", 'a "b"', "æ")])
+def test_what_is_written_is_what_is_read(tmp_path: Path, names: tuple[str, ...]) -> None:
+    costs = COSTS / 3
+    file = write_costs(tmp_path / "costs.csv", costs, names)
+    np.testing.assert_array_equal(read_costs(file, names), costs)
+    assert file.read_text(encoding="utf-8").startswith("predicted,")
+
+
+def test_costs_that_are_none_or_have_no_place_are_not_written(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cost matrix"):
+        write_costs(tmp_path / "costs.csv", -COSTS, NAMES)
+    with pytest.raises(InputError, match=r"cannot write .*allowed: a file in a folder"):
+        write_costs(tmp_path / "none" / "costs.csv", COSTS, NAMES)
+    assert not list(tmp_path.iterdir())

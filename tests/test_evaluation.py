@@ -49,7 +49,9 @@ def scores(**changes: Mapping[str, object]) -> pd.DataFrame:
         "predictions": {"clean": CLEAN, "FGSM": np.array([2, 1], np.uint8)},
         "norms": {"FGSM": (0.1, 0.25)},
     }
-    return score(Outcome(LABELS, **(outcome | changes)), classes=CLASSES, protected=1, costs=COSTS)
+    return score(
+        Outcome(LABELS, **(outcome | changes)), classes=CLASSES, protected=[1], costs=COSTS
+    )
 
 
 def pick(frame: pd.DataFrame, attack: str, measure: str, label: str = "") -> pd.Series:

@@ -23,7 +23,7 @@ from csnb.params import read_params
         ("batch_size", -1),
         ("lr", 0),
         ("momentum", 1.0),
-        ("cost", -1),
+        ("miss_cost", -1),
         ("method", "CSB"),
         ("method", "CSE(gamma=1e-3x)"),
         ("method", "CSE(gamma='1e-3x')"),
@@ -82,7 +82,7 @@ NUMBERS = [("1e-3", 1e-3), ("8/255", 8 / 255), ("2", 2.0), (" 0.5 ", 0.5), ("1E2
 
 @pytest.mark.parametrize(("text", "number"), [*NUMBERS, ("1/3", 1 / 3), (np.float32(0.5), 0.5)])
 def test_numbers_may_be_strings_as_yaml_and_the_shell_pass_them(text: str, number: float) -> None:
-    assert Experiment(cost=text).cost == pytest.approx(number, rel=1e-15)
+    assert Experiment(miss_cost=text).miss_cost == pytest.approx(number, rel=1e-15)
 
 
 def test_counts_may_be_strings_and_numpys() -> None:
@@ -219,10 +219,10 @@ def test_an_experiment_does_not_change() -> None:
 
 
 def test_costs_come_from_eq_3_or_from_a_file_where_one_is_named(tmp_path: Path) -> None:
-    found = Experiment(cost=4).cost_table(STRIPES, 1)
+    found = Experiment(miss_cost=4, alarm_cost=4).cost_table(STRIPES, [1])
     np.testing.assert_array_equal(found, [[0, 4, 1], [4, 0, 4], [1, 4, 0]])
     file = costs_csv(tmp_path / "costs.csv")
-    found = Experiment(cost_matrix=file, cost=4).cost_table(STRIPES, 1)
+    found = Experiment(cost_matrix=file, miss_cost=4).cost_table(STRIPES, [1])
     np.testing.assert_array_equal(found, 3 * (1 - np.eye(3)))
 
 

@@ -99,7 +99,8 @@ def scored() -> dict[str, float]:
     labels = np.arange(60) % 3
     predictions = {"clean": np.arange(60) // 7 % 3, "PGD": np.arange(60) // 5 % 3}
     outcome = Outcome(labels, np.arange(60), predictions, {"PGD": (0.1, 0.5)})
-    frame = csnb.score(outcome, classes=("a", "b", "c"), protected=1, costs=csnb.protect(3, 1, 5.0))
+    costs = csnb.protect(3, 1, 5.0)
+    frame = csnb.score(outcome, classes=("a", "b", "c"), protected=[1], costs=costs)
     cells = frame.melt(["attack", "measure", "class"], ["value", "low", "high"], "end", "number")
     names = cells["attack"] + " " + cells["measure"] + " " + cells["class"] + " " + cells["end"]
     return {n: float(v) for n, v in zip(names, cells["number"], strict=True) if np.isfinite(v)}

@@ -323,7 +323,7 @@ TABLE: list[tuple[str, dict | tuple, str | None]] = [
     *cases("experiment", "eps", *NO_NUMBER, *NO_TEXT),
     *cases("experiment", "lr", 1e39, 0, -0.0, "1e39", math.nan, 10**5000),
     *cases("experiment", "momentum", 1, 1.0, "1", -1e-9, 1e308),
-    *cases("experiment", "cost", 1e39, -1, "1e39", 1e308, math.inf),
+    *cases("experiment", "miss_cost", 1e39, -1, "1e39", 1e308, math.inf),
     *cases("experiment", "batch_size", 0, *NO_COUNT),
     *cases("experiment", "epochs", 0, 100_001, "0", 10**30),
     *cases("experiment", "threads", 10**9, -1, 1025, "1e9"),
@@ -689,7 +689,7 @@ def test_a_run_whose_classes_have_strange_names_is_drawn(here: Path) -> None:
     strange = ("Ba$$in", "$\\frac", "a_{b")
     data = stripes(here / "stripes.npz", classes=strange)
     done = csnb.run(Experiment(**QUICK, dataset=data, protected_class="Ba$$in", runs="runs"))
-    csnb.figures.per_class(done.scores, "Ba$$in", attack="FGSM", title="Ba$$in")
+    csnb.figures.per_class(done.scores, ["Ba$$in"], attack="FGSM", title="Ba$$in")
     csnb.figures.cost_matrix(done.costs, strange)
     plt.savefig(here / "figure.png")
     plt.close("all")

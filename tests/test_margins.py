@@ -10,7 +10,14 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor
 
 from csnb import InputError, ThreatModel, perturb
-from csnb.margins import class_margin, protection, protection_curve, worst_margins
+from csnb.costs import protect
+from csnb.margins import (
+    choose_offset,
+    class_margin,
+    protection,
+    protection_curve,
+    worst_margins,
+)
 from csnb.models import Normalized
 
 THREAT = ThreatModel(0.1, space="pixel")
@@ -205,3 +212,53 @@ def test_budgets_and_pairs_that_do_not_fit_are_refused() -> None:
         protection(margins, own, budgets=[0])
     with pytest.raises(InputError, match=r"^against: margins shaped \(2, 200\); allowed: \(1, 200"):
         protection(margins, own, against=[margins, margins])
+
+
+# --- the operating point
+
+
+MARGINS = [4.0, 3.0, 3.0, 1.0, -1.0, -2.0, -2.0, -5.0]
+LABELS = [1, 1, 0, 0, 1, 2, 1, 2]  # 4 of class 1, 4 others
+
+
+@pytest.mark.parametrize(
+    ("budget", "offset"),
+    [
+        (0.1, -3.5),  # one of the others stands at 3, as does one of the class
+        (0.25, -2.0),  # 1 of 4: all at 3
+        (0.5, 1.5),  # 2 of 4, down to -1: the offset is as large as it may be
+        (0.75, 3.5),
+        (0.99, 3.5),
+    ],
+)
+def test_a_budget_is_used_and_kept(budget: float, offset: float) -> None:
+    found = choose_offset(MARGINS, LABELS, [1], costs=protect(3, 1), budget=budget)
+    assert found == offset
+    alarms = np.mean(np.array(MARGINS)[np.array(LABELS) != 1] + found > 0)
+    assert alarms <= budget
+
+
+def test_where_not_one_false_alarm_is_allowed_none_is_made() -> None:
+    settings = {"protected": [1], "costs": protect(2, 1), "budget": 0.001}
+    assert choose_offset([2.0, 1.0, -1.0], [0, 1, 1], **settings) == -3.0  # 1 beyond the first
+    assert choose_offset([2.0, 3.0, -1.0], [1, 1, 0], **settings) == -0.5
+
+
+@pytest.mark.parametrize(("miss", "alarm"), [(10, 10), (10, 1), (1, 10), (3, 2), (0, 5), (5, 0)])
+def test_the_cheapest_offset_costs_least_of_all(miss: float, alarm: float) -> None:
+    costs = protect(3, 1, miss, alarm)
+    margins, labels = np.array(MARGINS), np.array(LABELS)
+
+    def paid(b: float) -> float:
+        called = margins + b > 0
+        return miss * np.sum(~called & (labels == 1)) + alarm * np.sum(called & (labels != 1))
+
+    found = choose_offset(MARGINS, LABELS, [1], costs=costs)
+    assert paid(found) == min(paid(b) for b in np.arange(-6, 7, 0.25))
+
+
+def test_the_dearest_mistake_of_each_class_counts() -> None:
+    costs = np.array([[0, 1.0, 1], [2, 0, 9], [1, 6, 0]])  # predicted by true
+    margins, labels = [3.0, 2.0, 1.0], [2, 1, 0]
+    # called down to 3: 9 + 6; to 2: 9; to 1: 9 + 2; none: 6
+    assert choose_offset(margins, labels, [1], costs=costs) == -4.0

@@ -117,7 +117,10 @@ ROWS: dict[str, tuple[Any, set[str], set[str]]] = {  # another value; what must,
     "init_from": (lambda: str(folder() / "start"), {"key", "first"}, set()),
     "method": ("CSE(gamma=3)", TRAINING, set()),
     "protected_class": (1, COSTS | ATTACK, set()),
-    "cost": (3, COSTS, set()),
+    "miss_cost": (3, COSTS, set()),
+    "alarm_cost": (3, COSTS, set()),
+    "offset": (0.2, TRAINING, set()),
+    "validation": (0.3, {"key"}, set()),  # with an offset it is held out
     "cost_matrix": (lambda: str(folder() / "costs.csv"), COSTS, set()),
     "epochs": (3, TRAINING, set()),
     "batch_size": (16, TRAINING, set()),
@@ -160,14 +163,22 @@ def test_a_parameter_changes_what_it_should_and_nothing_else(name: str) -> None:
     assert must <= found <= must | may
 
 
+def test_what_is_held_out_changes_training_where_an_offset_is_chosen() -> None:
+    some, more = (measured(offset="cost", validation=share) for share in (0.25, 0.5))
+    assert {name for name in some if some[name] != more[name]} == {"key", "training"}
+
+
 @pytest.mark.parametrize(
     ("method", "option"), [(name, option) for name, e in METHODS.items() for option in e.options]
 )
 def test_each_option_of_each_method_changes_its_training(method: str, option: str) -> None:
-    other = {"gamma": 3, "regulariser": "minmax", "convs": 1, "inner": "cross_entropy"}[option]
-    plain, changed_one = (
-        measured(method=spec, schedule="both") for spec in (method, f"{method}({option}={other})")
-    )
+    other = {
+        "gamma": 3, "regulariser": "minmax", "convs": 1, "inner": "cross_entropy", "weight": 2,
+        "factor": 1.5, "ramp": 0.1, "share": 0.5, "alarms": 0.4, "rate": 1, "beta": 2,
+        "strength": 0.5, "warm_up": 0.8,
+    }[option]  # fmt: skip
+    specs = (method, f"{method}({option}={other})")
+    plain, changed_one = (measured(method=spec, schedule="both") for spec in specs)
     differ = {name for name in plain if plain[name] != changed_one[name]}
     assert differ == {"key", "training"}
 

@@ -5,11 +5,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from making import QUICK, costs_csv, stripes
+from making import QUICK, STRIPES, costs_csv, stripes
 
-from csnb import METHODS, Experiment, InputError, Run, find_or_run, load_model, read_run, run
+import csnb
+from csnb import (
+    METHODS,
+    Experiment,
+    InputError,
+    Run,
+    find_or_run,
+    load_model,
+    protect,
+    read_run,
+    run,
+    worst_margins,
+)
 from csnb.evaluation import evaluate
 from csnb.runs import read_weights
 
@@ -233,3 +246,99 @@ def test_stripes_can_be_learned(tmp_path: Path) -> None:
     done = run(quick(tmp_path, dataset=stripes(tmp_path / "s.npz"), epochs=15, method="STD"))
     row = done.scores.query("attack == 'clean' and measure == 'average'").iloc[0]
     assert row["value"] > 0.9
+
+
+# --- an offset
+
+
+def test_an_offset_is_chosen_on_images_held_out_and_folded_in(data: str, tmp_path: Path) -> None:
+    asked = {"dataset": data, "protected_class": 1, "epochs": 3}
+    made = Run(quick(tmp_path, **asked, offset=0.2, validation=0.25))
+    held = made.held
+    assert held.sum() == 30 and len(made.data.y_train) == 120
+    made.train()
+    value, bias = made.offset["value"], made.model.body.fc3.bias
+    with torch.no_grad():
+        bias[1] -= value
+    x, y = made.data.x_train[held], made.data.y_train[held]
+    margins = worst_margins(made.model, x, y, [1], made.experiment.threat())
+    called, own = margins + value > 0, (y == 1).numpy()
+    assert called[~own].mean() == pytest.approx(made.offset["false_alarms"])
+    assert made.offset["false_alarms"] <= 0.2
+    assert called[own].mean() == pytest.approx(made.offset["recall"])
+    with torch.no_grad():
+        bias[1] += value
+    made.evaluate()
+    result = read_run(made.write())
+    assert result["offset"]["images"] == 30 and result["offset"]["value"] == value
+    torch.testing.assert_close(load_model(made.folder).body.fc3.bias, bias.cpu())
+
+
+def test_what_is_held_out_is_not_trained_on(data: str, tmp_path: Path) -> None:
+    asked = {"method": "STD", "offset": "cost", "validation": 0.5}
+    made = Run(quick(tmp_path, dataset=data, **asked))
+    with np.load(data) as arrays:
+        changed = dict(arrays)
+    held = made.held[:, None, None]
+    changed["x_train"] = np.where(held, 1 - changed["x_train"], changed["x_train"])
+    np.savez(tmp_path / "other.npz", **changed)
+    again = Run(quick(tmp_path, dataset=str(tmp_path / "other.npz"), **asked))
+    assert (again.held == made.held).all()
+    again.model.mean, again.model.std = made.model.mean, made.model.std  # those of all images
+    for one in (made, again):
+        one.train()
+        one._end(remove=True)
+    pairs = zip(made.model.parameters(), again.model.parameters(), strict=True)
+    equal = [torch.equal(a, b) for a, b in pairs]
+    assert all(equal[:-1]), "the last bias carries the offset"
+
+
+def test_a_run_without_an_offset_holds_nothing_out(data: str, tmp_path: Path) -> None:
+    made = Run(quick(tmp_path, dataset=data))
+    assert not made.held.any() and made.offset is None
+
+
+def test_several_classes_are_protected_together(data: str, tmp_path: Path) -> None:
+    asked = {"dataset": data, "attack_images": "protected", "offset": "cost"}
+    made = run(quick(tmp_path, **asked, protected_class="bottom, 0"))
+    assert made.identity.protected == (0, 2) and "-p0+2-s0-" in made.folder.name
+    assert (made.data.y_test[made.outcome.attacked] != 1).all()
+    alarms = made.scores[made.scores["measure"] == "false_alarms"]
+    assert list(alarms["class"].unique()) == ["top", "bottom"]
+    assert made.costs.tolist() == protect(3, [0, 2]).tolist()
+    assert repr(made).startswith("CSA protecting 'top', 'bottom' of stripes: ")
+    same = quick(tmp_path, **asked, protected_class=[2, "top"])
+    assert same.identity().key == made.identity.key
+
+
+@pytest.mark.parametrize("kind", ["array", "frame", "mapping", "text", "list"])
+def test_costs_at_hand_are_those_of_a_file(kind: str, data: str, tmp_path: Path) -> None:
+    matrix = np.array([[0, 2.5, 1], [4, 0, 1], [3, 1, 0]])
+    frame = pd.DataFrame(matrix, STRIPES, STRIPES)
+    given = {
+        "array": matrix,
+        "frame": frame.iloc[::-1, ::-1],
+        "mapping": {row: dict(frame.loc[row]) for row in STRIPES},
+        "text": "[[0, 2.5, 1], [4, 0, 1], [3, 1, 0]]",
+        "list": matrix.tolist(),
+    }[kind]
+    made = quick(tmp_path, dataset=data, cost_matrix=given)
+    file = csnb.costs.write_costs(tmp_path / "costs.csv", matrix, STRIPES)
+    from_file = quick(tmp_path, dataset=data, cost_matrix=str(file))
+    assert made.identity().key == from_file.identity().key
+    assert np.array_equal(made.identity().costs, matrix)
+    back = Experiment.of_result(made.identity().to_json())
+    assert back.identity().key == made.identity().key
+
+
+@pytest.mark.parametrize("given", ["[[0, 1], [1", "[[0, 1], [1, 0]]", "[1, 2, 3]", "{}", object()])
+def test_costs_that_are_none_are_refused_in_one_line(given: object, data: str) -> None:
+    with pytest.raises(InputError, match=r"cost.matrix.*allowed: ") as error:
+        Experiment(dataset=data, cost_matrix=given).identity()
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("offset", ["0", "1", "-0.1", "costs", 2, True, "nan", None])
+def test_an_offset_that_is_none_is_refused(offset: object) -> None:
+    with pytest.raises(InputError, match=r"offset: .*allowed: "):
+        Experiment(offset=offset)

@@ -118,7 +118,7 @@ class _Walk:
     gradient: Gradient
     order: float
     steps: int
-    step_size: float
+    step_size: float | Tensor
     decay: float | None = None
 
     def __call__(self, x: Tensor, y: Tensor, start: Tensor) -> Tensor:
@@ -160,7 +160,8 @@ class _Walk:
             delta = slope.sign().mul_(step_size).add_(delta).clamp_(-eps, eps)
             return _boxed(self.target, x, delta)
         delta = self._unit(slope, 2).mul_(step_size).add_(delta)
-        return utils.clamp_by_pnorm(_boxed(self.target, x, delta), 2, eps)
+        limit = eps.flatten() if isinstance(eps, Tensor) else eps
+        return utils.clamp_by_pnorm(_boxed(self.target, x, delta), 2, limit)
 
     def _unit(self, slope: Tensor, order: int) -> Tensor:
         """The slopes (B, C, H, W) divided by their norms; 0 stays 0."""
@@ -178,7 +179,7 @@ def recognised(target: Target, x: Tensor, y: Tensor) -> Tensor:
     return target.predict(x).argmax(1) == y
 
 
-def random_start(x: Tensor, eps: float, order: float) -> Tensor:
+def random_start(x: Tensor, eps: float | Tensor, order: float) -> Tensor:
     """A perturbation drawn uniformly from the ball.
 
     Of the cube (linf, as advertorch does) or of the sphere's inside.
@@ -186,8 +187,8 @@ def random_start(x: Tensor, eps: float, order: float) -> Tensor:
     if order == math.inf:
         return eps * torch.empty_like(x).uniform_(-1, 1)
     direction = torch.nn.functional.normalize(torch.randn_like(x).flatten(1)).view_as(x)
-    radius = eps * torch.rand(len(x), device=x.device) ** (1 / x[0].numel())
-    return direction * radius.view(-1, 1, 1, 1)
+    share = torch.rand(len(x), device=x.device) ** (1 / x[0].numel())
+    return direction * (eps * share.view(-1, 1, 1, 1))
 
 
 def _boxed(target: Target, x: Tensor, delta: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ import math
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -64,13 +65,20 @@ def moved(
     loss: Loss | None = None,
     robust: Literal["last", "worst"] = "last",
     seed: int | None = None,
+    radius: Tensor | None = None,
 ) -> Tensor:
-    """As `perturb`, without a look at the numbers: for the batches of a training."""
+    """As `perturb`, without a look at the numbers: for the batches of a training.
+
+    ``radius``: each image's own, in eps, (B,); default: 1.
+    """
     x = x.detach()
     if not len(x) or (threat.eps < LEAST and spec.name not in NO_BALL):
         return x.clone()
     with _frozen(model), _seeded(seed):
         target, units = _aim(model, x, threat, loss, robust == "worst")
+        if radius is not None:
+            own = (target.eps * radius).clamp_min(LEAST)  # 0 / 0 is no projection
+            target = replace(target, eps=own.view(-1, 1, 1, 1))
         found = spec(target, units, y).detach()
         if target.stop:
             found = torch.where(recognised(target, units, y).view(-1, 1, 1, 1), found, units)

@@ -62,7 +62,7 @@ class Target:
     predict: Callable[[Tensor], Tensor]
     box: tuple[Tensor, Tensor]
     bounded: bool
-    eps: float
+    eps: float | Tensor
     order: float
     objective: Loss | None
     stop: bool
@@ -79,6 +79,6 @@ class Target:
             return cross_entropy_sum
         return lambda logits, labels: log_odds(logits, labels).sum()
 
-    def step(self, step_size: float, steps: int) -> float:
+    def step(self, step_size: float, steps: int) -> float | Tensor:
         """A step's size: as given, or for 0 the one that follows eps."""
         return step_size or 2.5 * self.eps / steps

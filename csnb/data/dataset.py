@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from csnb.errors import InputError, choices, shown
+from csnb.errors import InputError, choices, one_line, shown
 from csnb.spec import MOST_CLASSES
 
 
@@ -66,6 +66,26 @@ class Dataset:
         m, splits = len(self.classes), {"train": self.y_train, "test": self.y_test}
         return {name: tuple(torch.bincount(y, minlength=m).tolist()) for name, y in splits.items()}
 
+    def held_out(self, share: float, seed: int) -> np.ndarray:
+        """Which training images are held out, (N,) bool: ``share`` of each class, by chance.
+
+        Raises InputError where a class has too few for both parts.
+        """
+        from sklearn.model_selection import train_test_split  # here: it takes a second to import
+
+        every, labels = np.arange(len(self.y_train)), self.y_train.numpy()
+        try:
+            split = {"test_size": share, "stratify": labels, "random_state": seed % 2**32}
+            kept, held = train_test_split(every, **split)
+            if len({*labels[kept]} & {*labels[held]}) < len(self.classes):
+                raise ValueError("a class would be in one part only")
+        except ValueError as error:
+            raise InputError(
+                f"validation: {share:g} of {self.name}'s training images cannot be held out "
+                f"({one_line(error)}); allowed: a share that takes and leaves some of each class"
+            ) from None
+        return np.isin(every, held)
+
     @classmethod
     def from_arrays(
         cls,
@@ -116,6 +136,16 @@ class Dataset:
         return cls(Path(name).stem, tuple(classes), mean=tuple(mean), std=tuple(std), **tensors)
 
 
+def class_indices(label: int | str, classes: Sequence[str], name: str) -> tuple[int, ...]:
+    """The indices, rising, of a class or of several: ``"3, 8"`` or ``"cat, dog"``.
+
+    Raises InputError.
+    """
+    several = isinstance(label, str) and label not in classes and "," in label
+    parts = [part.strip() for part in label.split(",")] if several else [label]
+    return tuple(sorted({class_index(part, classes, name) for part in parts}))
+
+
 def class_index(label: int | str, classes: Sequence[str], name: str) -> int:
     """The index of a class given by name (a text that is one) or by index. Raises InputError."""
     if isinstance(label, str) and label in classes:
@@ -133,20 +163,23 @@ def class_index(label: int | str, classes: Sequence[str], name: str) -> int:
 
 
 def check_counts(
-    counts: Mapping[str, Sequence[int]], protected: int, classes: Sequence[str], name: str
+    counts: Mapping[str, Sequence[int]],
+    protected: Sequence[int],
+    classes: Sequence[str],
+    name: str,
 ) -> None:
-    """Raises InputError where a class has no training images, or the protected one no test images.
+    """Raises InputError where a class has no training images, or a protected one no test images.
 
     ``counts``: of `Dataset.counts`; empty where they are not known.
     """
-    asked = {"train": range(len(classes)), "test": [protected]}
+    asked = {"train": range(len(classes)), "test": protected}
     for split, numbers in counts.items():
         empty = [p for p in asked[split] if not numbers[p]]
         if empty:
             what = {"train": "training", "test": "test"}[split]
             raise InputError(
                 f"dataset: {name} has no {what} images of class {classes[empty[0]]!r}; "
-                "allowed: training images of every class, test images of the protected one"
+                "allowed: training images of every class, test images of the protected ones"
             )
 
 

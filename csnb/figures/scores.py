@@ -62,17 +62,22 @@ def differences(comparison: pd.DataFrame, *, title: str = "", ax: Axes | None = 
 
 
 def per_class(
-    scores: pd.DataFrame, protected: str, *, attack: str, title: str = "", ax: Axes | None = None
+    scores: pd.DataFrame,
+    protected: Sequence[str],
+    *,
+    attack: str,
+    title: str = "",
+    ax: Axes | None = None,
 ) -> Axes:
     """Clean and robust accuracy of each attacked class with 95 % intervals.
 
-    ``scores``: of one run (see `score`). The protected class stands out.
+    ``scores``: of one run (see `score`). ``protected``: names of the classes that stand out.
     """
     ax = new_axes(ax, 7, 3.4, title)
     rows = scores[(scores["measure"] == "accuracy")]
     robust = rows[rows["attack"] == attack].set_index("class")
     clean = rows[rows["attack"] == "clean"].set_index("class").loc[robust.index]
-    colours = [ORANGE if name == protected else BLUE for name in robust.index]
+    colours = [ORANGE if name in protected else BLUE for name in robust.index]
     place = np.arange(len(robust))
     ax.bar(
         place, robust["value"], color=colours, width=0.7, yerr=_errors(robust, "value"), capsize=2,
@@ -82,7 +87,7 @@ def per_class(
     turned = 0 if max(map(len, robust.index)) <= 3 else 40
     ax.set_xticks(place, map(plain, robust.index), rotation=turned, ha="center")
     ax.set(ylim=(0, 1.05), ylabel="accuracy")
-    ax.set_xlabel(plain(f"true class (protected: {protected})"))
+    ax.set_xlabel(plain(f"true class (protected: {', '.join(protected)})"))
     return _finish(ax)
 
 

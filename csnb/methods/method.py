@@ -25,12 +25,15 @@ class Task:
 class Batch:
     """Images ``x`` (B, C, H, W) with labels ``y`` (B,), and their adversarial images in an
     adversarial update.
+
+    ``progress``: the share of the training's batches that came before, in [0, 1).
     """
 
     model: nn.Module
     x: Tensor
     y: Tensor
     adversarial: Tensor | None = None
+    progress: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,8 @@ class Method:
     ``loss``: of a batch, its mean loss and the logits that count for training accuracy.
     ``adversarial``: trains on adversarial examples too, by the recipe's schedule. ``maximise``:
     what their attack maximises (None: cross-entropy), summed over the batch; it is made once for
-    each batch, so that it may look at the clean images. ``penalty``: on the weights, added to the
+    each batch, so that it may look at the clean images. ``radius``: how far that attack may go, in
+    eps, (B,); None: as far for every image. ``penalty``: on the weights, added to the
     loss; ``penalised``: on which. ``terms``: the parts of the loss, as Fig. 1 shows them.
     """
 
@@ -48,6 +52,7 @@ class Method:
     terms: tuple[str, ...]
     adversarial: bool = False
     maximise: Callable[[Batch], Loss | None] = lambda batch: None
+    radius: Callable[[Batch], Tensor] | None = None
     penalty: Callable[[], Tensor] | None = None
     penalised: Literal["", "convs", "all"] = ""
 

@@ -3,6 +3,7 @@
 from csnb.models.lenet import LeNet
 from csnb.models.normalized import (
     Normalized,
+    add_offset,
     build_model,
     check_answers,
     conv_weights,
@@ -13,6 +14,6 @@ from csnb.models.resnet import resnet18
 from csnb.spec import MODELS
 
 __all__ = [
-    "LeNet", "MODELS", "Normalized", "build_model", "check_answers", "conv_weights", "evaluating",
-    "resnet18", "watched",
+    "LeNet", "MODELS", "Normalized", "add_offset", "build_model", "check_answers", "conv_weights",
+    "evaluating", "resnet18", "watched",
 ]  # fmt: skip

@@ -7,7 +7,6 @@ from csnb.runs.folder import (
     publish,
     read_weights,
     run_folders,
-    write_atomically,
 )
 from csnb.runs.frames import read_histories, read_hits, read_run, read_runs, read_scores
 from csnb.runs.identity import Identity
@@ -32,5 +31,4 @@ __all__ = [
     "read_weights",
     "run_folders",
     "status",
-    "write_atomically",
 ]

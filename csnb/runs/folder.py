@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from torch import nn
 
 from csnb.errors import InputError, one_line
 from csnb.locks import Lock
-from csnb.paths import read_file
+from csnb.paths import naming, read_file, write_atomically
 from csnb.runs.identity import Identity
 
 FILES = ("model.safetensors", "history.csv", "predictions.npz")
@@ -179,28 +179,6 @@ def run_folders(runs: str | Path) -> Iterator[Path]:
         elif not hidden and (path.is_dir() or (path.is_symlink() and not path.exists())):
             names.add(path.name)
     return (runs / name for name in sorted(names))
-
-
-def write_atomically(file: Path, content: bytes) -> None:
-    """``file`` holds all of ``content`` or what it held before."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        with naming(file):
-            temporary.write_bytes(content)
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def naming(file: Path) -> Iterator[None]:
-    """An error of writing names the file: that of a full disk does not by itself."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno:
-            error.filename = str(file)
-        raise
 
 
 def write_result(folder: Path, result: Mapping[str, Any]) -> None:

@@ -18,7 +18,9 @@ from csnb.paths import read_file, resolve
 from csnb.spec import source_digest
 
 NUMERICS = 2  # raised whenever csnb's numbers change: of training, attacks, data or scores
-BY_CONTENT = ("dataset", "protected_class", "cost", "cost_matrix", "init_from")  # digests say it
+BY_CONTENT = (  # digests say it
+    "dataset", "protected_class", "miss_cost", "alarm_cost", "cost_matrix", "init_from",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

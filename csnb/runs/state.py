@@ -143,12 +143,17 @@ def summarise(result: Mapping[str, Any]) -> str:
     """
     rows = {(row["attack"], row["measure"], row["class"]): row for row in result["scores"]}
     attacks = list(dict.fromkeys(row["attack"] for row in result["scores"]))
-    name = result["classes"][result["protected"][0]]
+    names = [result["classes"][p] for p in result["protected"]]
     shown = dict.fromkeys(["clean", "PGD" if "PGD" in attacks else attacks[-1]])
-    numbers = [(attack, rows.get((attack, "accuracy", name))) for attack in shown]
+    several = len(names) > 1
+    numbers = {
+        f"{attack}{f' of {name}' if several else ''}": rows.get((attack, "accuracy", name))
+        for attack in shown
+        for name in names
+    }
     return ", ".join(
-        f"{attack} {row['value']:.4f} [{row['low']:.4f}, {row['high']:.4f}]"
-        for attack, row in numbers
+        f"{what} {row['value']:.4f} [{row['low']:.4f}, {row['high']:.4f}]"
+        for what, row in numbers.items()
         if row
     )
 

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from csnb.data import Dataset
+from csnb.data.dataset import class_indices
 from csnb.errors import InputError
 
 RANDOM = np.random.default_rng(0)
@@ -92,3 +93,48 @@ def test_digests_with_another_normalisation_differ_in_training() -> None:
     other = Dataset(**{**vars(data), "mean": (0.5,)})
     assert other.digests()["train"] != data.digests()["train"]
     assert other.digests()["test"] == data.digests()["test"]
+
+
+# --- several classes, images held out
+
+
+@pytest.mark.parametrize(
+    ("label", "indices"),
+    [
+        (1, (1,)), ("cat", (0,)), ("cat, dog", (0, 1)), ("dog,0", (1, 2)), ("2, 0, 2", (2,)),
+        ("1, cat", (0, 1)),
+    ],
+)  # fmt: skip
+def test_several_classes_go_by_name_or_index(label: int | str, indices: tuple[int, ...]) -> None:
+    assert class_indices(label, ("cat", "dog", "0"), "mine") == indices
+
+
+def test_a_name_with_a_comma_is_one_class() -> None:
+    assert class_indices("a, b", ("a, b", "a", "b"), "mine") == (0,)
+    with pytest.raises(InputError, match=r"protected_class: 'emu' is not a class of mine"):
+        class_indices("cat, emu", ("cat", "dog"), "mine")
+
+
+def many(counts: tuple[int, ...]) -> Dataset:
+    y = np.repeat(np.arange(len(counts)), counts)
+    x = RANDOM.integers(0, 256, (len(y), 5, 4), dtype=np.uint8)
+    arrays = {"x_train": x, "y_train": y, "x_test": x[:1], "y_test": y[:1]}
+    return Dataset.from_arrays("mine", arrays, [f"c{i}" for i in range(len(counts))])
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.5])
+def test_of_each_class_the_same_share_is_held_out(share: float) -> None:
+    data = many((40, 80, 200))
+    held = data.held_out(share, seed=1)
+    assert np.bincount(data.y_train[held]).tolist() == [40 * share, 80 * share, 200 * share]
+    np.testing.assert_array_equal(held, data.held_out(share, seed=1))
+    assert (held != data.held_out(share, seed=2)).any()
+    assert (held != data.held_out(share, seed=2**63 - 1)).any()
+
+
+@pytest.mark.parametrize(
+    ("counts", "share"), [((1, 30), 0.5), ((3, 300), 0.01), ((4, 300), 0.99), ((2, 2), 0.1)]
+)
+def test_a_class_too_small_for_both_parts_is_refused(counts: tuple[int, ...], share: float) -> None:
+    with pytest.raises(InputError, match=f"validation: {share} of mine's training images cannot"):
+        many(counts).held_out(share, seed=0)

@@ -57,7 +57,7 @@ def test_per_class_shows_each_accuracy_and_the_protected_class_in_its_own_colour
     cells = [("clean", "a", 0.8), ("clean", "b$", 0.7), ("PGD", "a", 0.5), ("PGD", "b$", 0.4)]
     frame = pd.DataFrame(cells, columns=["attack", "class", "value"])
     frame = frame.assign(measure="accuracy", low=0.1, high=0.9)
-    ax = figures.per_class(frame, "b$", attack="PGD", title="own, PGD, p = 1, n = 9")
+    ax = figures.per_class(frame, ["b$"], attack="PGD", title="own, PGD, p = 1, n = 9")
     assert [bar.get_height() for bar in ax.patches] == [0.5, 0.4]
     assert [to_hex(bar.get_facecolor()).upper() for bar in ax.patches] == [BLUE, ORANGE]
     ax.figure.canvas.draw()  # a dollar sign starts no formula

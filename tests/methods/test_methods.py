@@ -123,7 +123,8 @@ def test_each_says_what_it_is_where_it_stands_and_of_which_terms_it_is_made(name
 
 
 def test_the_papers_methods_are_all_there() -> None:
-    assert tuple(name for name, entry in METHODS.items() if not entry.file) == PAPER
+    own = tuple(name for name, entry in METHODS.items() if not entry.file)
+    assert own[: len(PAPER)] == PAPER
 
 
 @pytest.mark.parametrize(
@@ -131,8 +132,7 @@ def test_the_papers_methods_are_all_there() -> None:
     [
         (
             "CSB",
-            "'CSB' is unknown; allowed: STD, ADV, CSA, CSA+L2, CSE, CSE+ADV, or file.py:Name; "
-            "did you mean CS",
+            "'CSB' is unknown; allowed: STD, ADV, CSA, CSA+L2, CSE, CSE+ADV, ",
         ),
         ("CSE(gamma=-1)", "gamma: -1 is not allowed; allowed: greater than or equal to 0"),
         ("CSE(regulariser=l2)", "allowed: fuzziness, minmax, l1_minus_l2"),

@@ -4,7 +4,7 @@ from torch import nn
 
 from csnb.data import Dataset
 from csnb.errors import InputError
-from csnb.models import Normalized, build_model, conv_weights
+from csnb.models import Normalized, add_offset, build_model, conv_weights
 
 
 def dataset(channels: int = 1, height: int = 28, width: int = 28, classes: int = 10) -> Dataset:
@@ -98,3 +98,41 @@ def test_conv_weights_of_lenet_are_its_two_convolutions_themselves() -> None:
         weights["conv1"] is model.body.conv1.weight and weights["conv2"] is model.body.conv2.weight
     )
     assert list(conv_weights(model.body).values()) == list(weights.values())
+
+
+# --- an offset
+
+
+def ending(*last: nn.Module) -> Normalized:
+    return Normalized(nn.Sequential(nn.Flatten(), nn.Linear(4, 6), nn.ReLU(), *last), [0.5], [0.2])
+
+
+@pytest.mark.parametrize("offset", [0.3, -40.0])
+def test_an_offset_moves_the_classes_logits_and_nothing_else(offset: float) -> None:
+    model, x = ending(nn.Linear(6, 3), nn.Dropout(0.5)).train(), torch.rand(5, 1, 2, 2)
+    model.eval()
+    before = model(x).detach()
+    model.train()
+    add_offset(model, x, [0, 2], offset)
+    assert model.training
+    expected = before + torch.tensor([offset, 0, offset])
+    torch.testing.assert_close(model.eval()(x).detach(), expected)
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        [nn.Linear(6, 3, bias=False)],
+        [nn.Linear(6, 3), nn.Softmax(1)],
+        [nn.Linear(6, 3), nn.Unflatten(1, (3, 1)), nn.Flatten(), nn.LayerNorm(3)],
+        [nn.Unflatten(1, (6, 1, 1)), nn.Conv2d(6, 3, 1), nn.Flatten()],
+    ],
+    ids=["no bias", "softmax", "norm", "convolution"],
+)
+def test_a_network_that_cannot_take_an_offset_is_refused_unchanged(last: list[nn.Module]) -> None:
+    model, x = ending(*last), torch.rand(2, 1, 2, 2)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(InputError, match=r"offset: .*allowed: "):
+        add_offset(model, x, [1], 1.0)
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, before[name])

@@ -323,7 +323,7 @@ def test_the_costs_of_eq_3_from_a_file_are_those_of_eq_3(data: str, tmp_path: Pa
     (tmp_path / "costs.csv").write_text("\n".join(",".join(map(str, row)) for row in rows))
     from_file = quick(tmp_path, dataset=data, cost_matrix=str(tmp_path / "costs.csv"))
     assert from_file.identity().key == quick(tmp_path, dataset=data).identity().key
-    assert quick(tmp_path, dataset=data, cost=5).identity().key != from_file.identity().key
+    assert quick(tmp_path, dataset=data, alarm_cost=5).identity().key != from_file.identity().key
 
 
 @pytest.mark.parametrize("here", ["", "notebooks", "notebooks/deeper"])

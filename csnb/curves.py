@@ -1,0 +1,119 @@
+"""The protection curves of runs, whose margins are kept beside their predictions."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from csnb.data import load_dataset
+from csnb.errors import InputError
+from csnb.evaluation import presence
+from csnb.experiment import Experiment
+from csnb.margins import ATTACK, protection, worst_margins
+from csnb.runner import Run, load_model
+from csnb.runs import read_run
+from csnb.runs.kept import keep, margins_file, read_kept
+from csnb.spec import ATTACKS
+
+
+def read_margins(
+    run: str | Path | Run, *, protected: Sequence[int] | None = None, attack: str = ATTACK
+) -> tuple[np.ndarray, np.ndarray]:
+    """Worst margins (N,) of a run's test images, and which are of a protected class, (N,).
+
+    Under the run's own threat model and seed (see `csnb.worst_margins`). ``run``: a finished run's
+    folder, where they are kept, so that they are attacked once; or a `Run` that is evaluated, which
+    keeps them when it is written. ``protected``: indices; default: the run's. ``attack``: of
+    `ATTACKS`. Raises InputError, also where a folder's data set is not at hand.
+    """
+    if isinstance(run, Run):
+        classes = tuple(run.protected if protected is None else sorted(protected))
+        return run.margins(classes, attack), np.isin(run.data.y_test.numpy(), classes)
+    folder, result = Path(run), read_run(run)
+    spec = ATTACKS.parse(attack)
+    classes = tuple(result["protected"] if protected is None else sorted(protected))
+    with np.load(folder / "predictions.npz") as arrays:
+        own = np.isin(arrays["labels"], classes)
+    weights = result["sha256"]["model.safetensors"]
+    file = margins_file(folder, weights, classes, spec.identity)
+    margins = read_kept(file, own.size)
+    if margins is None:
+        margins = _attacked(folder, result, classes, str(spec))
+        keep(file, margins)
+    return margins, own
+
+
+def _attacked(
+    folder: Path, result: Mapping[str, Any], classes: Sequence[int], attack: str
+) -> np.ndarray:
+    e = Experiment.of_result(result)
+    data = load_dataset(e.dataset, e.data_root)
+    if data.digests()["test"] != result["digests"]["test"]:
+        raise InputError(f"dataset: {e.dataset} has changed since the run; allowed: the run's own")
+    model = load_model(folder)
+    threat, x, y = e.threat(), data.x_test, data.y_test
+    return worst_margins(model, x, y, classes, threat, attack=attack, seed=e.seed)
+
+
+def verdict(
+    run: str | Path | Run, base: str | Path, *, budget: float = 0.01, attack: str = ATTACK
+) -> str:
+    """What a run protects more than another one does, in one paragraph of Markdown.
+
+    ``run``: as of `read_margins`. ``base``: the folder of the other, such as adversarial training
+    at the same parameters, on the same test images. Both are free to choose an offset: what is
+    compared is recall of the run's protected classes at ``budget`` false alarms under ``attack``,
+    paired by image. Raises InputError.
+    """
+    first, second = _known(run), read_run(base)
+    protected, method = first["protected"], second["parameters"]["method"]
+    if first["digests"]["test"] != second["digests"]["test"]:
+        raise InputError(f"base: {Path(base).name} has other test images; allowed: the same")
+    margins, own = read_margins(run, attack=attack)
+    rival, _ = read_margins(base, protected=protected, attack=attack)
+    names = [first["classes"][p] for p in protected]
+    reached = _said(protection(margins, own, budgets=[budget]), "{:.2f}")
+    gain = protection(margins, own, against=rival, budgets=[budget])
+    low, high = float(gain["low"][0]), float(gain["high"][0])
+    found = "protected more" if low > 0 else "PROTECTED LESS" if high < 0 else "not shown"
+    if np.array_equal(margins, rival):
+        found = "the same network"
+    said = [presence(pd.DataFrame(first["scores"]), name) for name in names]
+    lost = "".join(f"**{text}** " for text in said if text.startswith("THE CLASS"))
+    name = " or ".join(map(repr, names))
+    return (
+        f"{lost}**Against {method} with an offset: {found}.** Under attack, with {budget:.1%} of "
+        f"the other images called {name}, {reached} of {int(own.sum())} images are recognised: "
+        f"{_said(gain, '{:+.2f}')} against {method}. {_price([first, second], protected)}"
+    )
+
+
+def _known(run: str | Path | Run) -> Mapping[str, Any]:
+    """What a run says of itself."""
+    if isinstance(run, Run):
+        return run.identity.to_json() | {"scores": run.scores}
+    return read_run(run)
+
+
+def _said(frame: pd.DataFrame, pattern: str) -> str:
+    """The first measure with its interval."""
+    value, low, high = (pattern.format(frame[name][0]) for name in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
+
+
+def _price(runs: Sequence[Mapping[str, Any]], protected: Sequence[int]) -> str:
+    """What the other classes give, by mean accuracy of each class, clean and where attacked."""
+    parts = []
+    scores = [pd.DataFrame(run["scores"]) for run in runs]
+    others = [c for i, c in enumerate(runs[0]["classes"]) if i not in protected]
+    for attack in dict.fromkeys(scores[0]["attack"]):
+        rows = [s[(s["attack"] == attack) & (s["measure"] == "accuracy")] for s in scores]
+        means = [r[r["class"].isin(others)]["value"].astype(float) for r in rows]
+        if all(len(m) for m in means):
+            parts.append(f"{means[0].mean():.3f} {attack} ({means[1].mean():.3f})")
+    known = ", ".join(parts)
+    attacked = "" if len(parts) > 1 else ", which this run did not attack"
+    other = runs[1]["parameters"]["method"]
+    return f"Accuracy of the other classes{attacked}, in brackets that of {other}: {known}."
