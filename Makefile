@@ -1,4 +1,5 @@
-# make demo: the whole idea on the embedded data set.  make test: every test but the slow ones, which make test-slow runs.
+# make demo: the whole idea on the embedded data set.  make test: every test but the slow ones, which make test-slow runs,
+# where it also draws other examples of every property than make test, which has the same each time.
 # Each makes .venv first, once.
 PYTHON ?= python3
 VENV := .venv
@@ -25,7 +26,7 @@ test: $(VENV)/.ready lint
 
 test-slow: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --editable '.[cluster]'
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m 'slow or hypothesis' --hypothesis-profile explore
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
