@@ -1,14 +1,21 @@
-# make demo: the whole idea on the embedded data set.  make test: every test but the slow ones, which make test-slow runs.
+# make demo: the whole idea on the embedded data set.  make test: every test but the slow ones, which make test-slow runs,
+# where it also draws other examples of every property than make test, which has the same each time.
 # Each makes .venv first, once.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LOWEST := .venv-lowest
 DEMO := runs/demo
 
-.PHONY: demo test test-slow fingerprint bench lint format notebooks clean
+.PHONY: demo test test-slow test-lowest fingerprint bench lint format notebooks clean
 
 # Tests and committed notebooks run on one thread: equal threads give equal results, and two workers share two cores.
-test test-slow fingerprint notebooks: export OMP_NUM_THREADS := 1
+test test-slow test-lowest fingerprint notebooks: export OMP_NUM_THREADS := 1
+
+# Of the environment $(1).
+pytest = $(1)/bin/python -m pytest -n 2 --dist loadfile -m 'not slow'
+nbval = $(1)/bin/python -m pytest -n 2 --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout=300 \
+	    --nbval-sanitize-with tests/nbval.cfg notebooks
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -19,13 +26,24 @@ demo: $(VENV)/.ready
 	$(BIN)/python -m csnb demo $(DEMO)
 
 test: $(VENV)/.ready lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
-	$(BIN)/python -m pytest -n 2 --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout=300 \
-	    --nbval-sanitize-with tests/nbval.cfg notebooks
+	$(call pytest,$(VENV))
+	$(call nbval,$(VENV))
 
 test-slow: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --editable '.[cluster]'
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m 'slow or hypothesis' --hypothesis-profile explore
+
+# The lowest version of each package that pyproject.toml names; what those need in turn, as new as they take it.
+$(LOWEST)/.ready: pyproject.toml $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv venv --quiet --clear --python $(PYTHON) $(LOWEST)
+	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --editable '.[notebooks,dev]'
+	touch $@
+
+# make test in that environment; several GB, for uv takes torch's CUDA build.
+test-lowest: $(LOWEST)/.ready
+	$(call pytest,$(LOWEST))
+	$(call nbval,$(LOWEST))
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -49,4 +67,4 @@ notebooks: $(VENV)/.ready
 	    $(wildcard notebooks/*.ipynb)
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) $(LOWEST) runs

@@ -2,7 +2,7 @@
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import binom
+from scipy.special import bdtr
 
 Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
 
@@ -69,7 +69,7 @@ def mcnemar(first: ArrayLike, second: ArrayLike) -> float:
     """
     first, second = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
     one, other = int((first & ~second).sum()), int((~first & second).sum())
-    return float(min(1.0, 2 * binom.cdf(min(one, other), one + other, 0.5)))
+    return float(min(1.0, 2 * bdtr(min(one, other), one + other, 0.5)))
 
 
 def holm(p: ArrayLike) -> np.ndarray:

@@ -1,4 +1,8 @@
-"""One thread, no screen, no bars: tests run side by side, and equal threads give equal bits."""
+"""One thread, no screen, no bars: tests run side by side, and equal threads give equal bits.
+
+Examples of properties are the same each time, so that a change fails by its own fault alone;
+`make test-slow` draws others, and ten times as many.
+"""
 
 import os
 from pathlib import Path
@@ -9,11 +13,16 @@ os.environ["CSNB_QUIET"] = "1"
 
 import pytest
 import torch
+from hypothesis import settings
 from making import stripes
 
 from csnb import spec
 
 torch.set_num_threads(1)
+# no deadline: a machine may be busy
+settings.register_profile("same", derandomize=True, database=None, deadline=None)
+settings.register_profile("explore", max_examples=1000, deadline=None)
+settings.load_profile("same")  # but for pytest's --hypothesis-profile
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from hypothesis import settings
 from torch import Tensor, nn
 
 from csnb import Experiment
@@ -23,6 +24,11 @@ QUICK = {  # a run of the stripes in a quarter of a second
     "attacks": "FGSM, LinfBIA(steps=2)",
     "adversary": "PGD(steps=2)",
 }
+
+
+def examples(number: int) -> settings:
+    """So many of a property; more where the profile has more than its usual 100."""
+    return settings(max_examples=number * settings.default.max_examples // 100)
 
 
 def linear(weights: Tensor, bias: Tensor, mean: float = 0.0, std: float = 1.0) -> Normalized:

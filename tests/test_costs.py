@@ -4,8 +4,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from making import examples
 
 from csnb.costs import (
     check_costs,
@@ -73,7 +74,7 @@ def test_the_cost_of_eq_3_is_10_unless_given() -> None:
     np.testing.assert_array_equal(protect(3, 0), protect(3, 0, 10))
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.data(), st.integers(2, 8), st.floats(0, 100))
 def test_eq_3_is_symmetric_and_true_to_its_definition(
     data: st.DataObject, classes: int, cost: float

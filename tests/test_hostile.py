@@ -26,9 +26,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from making import QUICK, STRIPES, contents, images, lenet, linear, stripes
+from making import QUICK, STRIPES, contents, examples, images, lenet, linear, stripes
 
 import csnb
 from csnb import Experiment, InputError, Recipe, Run, ThreatModel
@@ -722,7 +722,7 @@ ANYTHING = st.recursive(
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(), inner, max_size=2),
     max_leaves=4,
 )  # fmt: skip
-MANY = settings(max_examples=150, deadline=None)
+MANY = examples(150)
 
 
 @MANY

@@ -5,8 +5,9 @@ import mpmath
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from making import examples
 from scipy.special import entr, expit
 from torch import Tensor
 
@@ -101,7 +102,7 @@ def test_minmax_fuzziness_is_largest_where_rho_is_half() -> None:
     )  # the grid's step is 0.04
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(FINITE, min_size=1, max_size=6))
 def test_both_fuzzinesses_are_mean_binary_entropies(values: list[float]) -> None:
     weights, w = [tensor(*values)], np.abs(values)
@@ -210,7 +211,7 @@ def test_log_odds_and_the_logarithm_of_eq_4_by_hand() -> None:
     torch.testing.assert_close(log_objective(LOGITS, LABELS, COSTS).exp(), expected)
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(
     lead=st.floats(-60, 700),
     others=st.lists(st.floats(-5, 5), min_size=2, max_size=5),

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from making import examples
 from pydantic import Field
 
 from csnb import ATTACKS, DATASETS, METHODS, MODELS, InputError
@@ -115,7 +116,7 @@ VALUES = {
 }
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.fixed_dictionaries({}, optional=VALUES))
 def test_text_says_all_that_a_spec_is(options: dict[str, Any]) -> None:
     things = made()
@@ -126,7 +127,6 @@ def test_text_says_all_that_a_spec_is(options: dict[str, Any]) -> None:
     assert things.parse_list(f"{spec}, Thing(count=9, parts=[7, 7, 7, 7])")[0] == spec
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.text(alphabet="Thing(count=5,)[]{}'\" :.py/\\\n\t+-*eé\0", max_size=40) | st.text())
 def test_any_text_is_a_spec_or_refused_in_one_line(text: str) -> None:
     things = made()

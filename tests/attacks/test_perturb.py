@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 from advertorch import attacks as advertorch
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
-from making import images, lenet
+from making import examples, images, lenet
 from torch import Tensor, nn
 
 from csnb import ATTACKS, InputError, ThreatModel, perturb
@@ -60,7 +60,7 @@ def test_images_are_those_of_advertorch(attack: str, space: str) -> None:
     assert not torch.equal(found, x) or attack == "CW"
 
 
-@settings(max_examples=12, deadline=None)
+@examples(12)
 @example(seed=0, eps=1e-141, norm="l2", kind=("normalized", True), channels=1)
 @example(seed=0, eps=1e-36, norm="l2", kind=("pixel", False), channels=1)
 @given(

@@ -6,7 +6,7 @@ from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from csnb import METHODS, InputError, paper
@@ -110,7 +110,6 @@ def test_two_runs_for_one_cell_are_refused() -> None:
         paper.compare(twice, "mnist")
 
 
-@settings(deadline=None)  # a machine may be busy
 @given(st.integers(0, 1010))
 def test_verdict_says_whether_the_interval_of_the_difference_holds_zero(correct: int) -> None:
     found = paper.compare(scores(("mnist", "CSE", 3, 0, {"3": (correct, 1010)})), "mnist")

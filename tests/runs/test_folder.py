@@ -42,17 +42,6 @@ from csnb.runs import (
 from csnb.runs.folder import FILES, HOLD, settle, staged
 
 
-@pytest.fixture
-def runs(tmp_path: Path) -> Path:
-    return tmp_path / "runs"
-
-
-@pytest.fixture
-def folder(runs: Path) -> Path:
-    """A complete run's."""
-    return write_run(runs)
-
-
 def one_line(error: pytest.ExceptionInfo[InputError]) -> str:
     message = str(error.value)
     assert message and "\n" not in message and len(message) < 300

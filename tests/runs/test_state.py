@@ -21,17 +21,6 @@ from csnb.runs.identity import NUMERICS
 ALL = (*FILES, "result.json")
 
 
-@pytest.fixture
-def runs(tmp_path: Path) -> Path:
-    return tmp_path / "runs"
-
-
-@pytest.fixture
-def folder(runs: Path) -> Path:
-    """A complete run's."""
-    return write_run(runs)
-
-
 # --- the states
 
 
