@@ -5,10 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/demo
 
-.PHONY: demo test test-slow fingerprint bench lint format notebooks clean
+.PHONY: demo test test-slow mutants fingerprint bench lint format notebooks clean
 
 # Tests and committed notebooks run on one thread: equal threads give equal results, and two workers share two cores.
-test test-slow fingerprint notebooks: export OMP_NUM_THREADS := 1
+test test-slow mutants fingerprint notebooks: export OMP_NUM_THREADS := 1
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -26,6 +26,12 @@ test: $(VENV)/.ready lint
 test-slow: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --editable '.[cluster]'
 	$(BIN)/python -m pytest -m slow
+
+# Which small mistakes would no test notice? An hour or more; what is known of them: tests/mutants.md.
+mutants: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --editable '.[mutants]'
+	$(BIN)/python benchmarks/mutants.py run
+	$(BIN)/python benchmarks/mutants.py results
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
