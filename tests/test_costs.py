@@ -109,11 +109,13 @@ def test_eq_3_written_as_pairs_gives_the_same_matrix() -> None:
     np.testing.assert_array_equal(costs_from_pairs(4, pairs), protect(4, 1, 10))
 
 
-@pytest.mark.parametrize("pair", [(0, 3), (3, 0), (-1, 0), (0, -1)])
-def test_pairs_of_no_such_classes_are_refused(pair: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    "pair", [(0, 3), (3, 0), (-1, 0), (0, -1), (0, 1, 2), (0,), "01", frozenset({0, 1})]
+)
+def test_pairs_of_no_such_classes_are_refused(pair: object) -> None:
     with pytest.raises(InputError) as error:
         costs_from_pairs(3, {pair: 2})
-    assert str(pair) in one_line(error)
+    assert f"cost of {pair!r}: no such classes" in one_line(error)
 
 
 @pytest.mark.parametrize("pairs", [{(1, 1): 2}, {(0, 1): -2}, {(0, 1): float("nan")}])
@@ -193,6 +195,29 @@ def test_a_csv_that_is_no_cost_matrix_is_refused(
     with pytest.raises(InputError, match="cost") as error:
         read_costs(write_csv(tmp_path / "costs.csv", rows), NAMES)
     assert says in one_line(error)
+
+
+@pytest.mark.parametrize("corner", ["", "class", None])
+@pytest.mark.parametrize(("sign", "name"), [(";", "semicolons"), ("\t", "tabs"), ("|", "bars")])
+def test_of_columns_that_no_comma_separates_it_is_said_what_does(
+    tmp_path: Path, sign: str, name: str, corner: str | None
+) -> None:
+    header = [*NAMES] if corner is None else [corner, *NAMES]
+    rows = [header, *([a, *(int(a != b) for b in NAMES)] for a in NAMES)]
+    file = tmp_path / "costs.csv"
+    file.write_text("\n".join(sign.join(map(str, row)) for row in rows))
+    with pytest.raises(InputError, match=rf"separated by {name} .*; allowed: commas$") as error:
+        read_costs(file, NAMES)
+    assert repr(sign) in one_line(error)
+
+
+def test_of_columns_that_commas_separate_nothing_is_said_but_what_is_wrong(tmp_path: Path) -> None:
+    names = (*NAMES, "gnu")
+    rows = table(np.ones((4, 4)) - np.eye(4), names, (0, 1, 2, 3), (0, 1, 2, 3))
+    with pytest.raises(
+        InputError, match=r"every class once in its header and in its first column$"
+    ):
+        read_costs(write_csv(tmp_path / "costs.csv", rows), NAMES)
 
 
 @pytest.mark.parametrize(
