@@ -236,6 +236,13 @@ def test_a_good_matrix_passes_the_check_unchanged() -> None:
     np.testing.assert_array_equal(check_costs(COSTS, 3), COSTS)
 
 
+@pytest.mark.parametrize("costs", [[[0, 2], [3, 0]], [["0", "2"], ["3", "0"]]])
+def test_whole_or_written_costs_are_checked_and_returned_as_float64(costs: list) -> None:
+    checked = check_costs(costs, 2)
+    assert checked.dtype == np.float64
+    np.testing.assert_array_equal(checked, [[0, 2], [3, 0]])
+
+
 @pytest.mark.parametrize(
     ("costs", "classes", "says"),
     [

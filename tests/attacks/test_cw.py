@@ -27,6 +27,14 @@ def test_cw_leaves_an_image_that_it_cannot_fool_with_unchanged() -> None:
     assert torch.equal(found, x)
 
 
+def test_cw_hardly_moves_an_image_that_is_taken_for_another_class_already() -> None:
+    model = linear(WEIGHTS, torch.tensor([0.0, 0.0]))  # class 0 leads by 1.2
+    x = torch.full((1, 1, 2, 2), 0.6)
+    spec = "CW(steps=5, searches=2)"
+    found = perturb(model, x, torch.tensor([1]), spec, ThreatModel(0.0))
+    assert float((found - x).norm()) < 1e-3
+
+
 def test_worst_of_cw_leaves_images_alone_that_are_wrong_from_the_start() -> None:
     model, (x, _) = lenet().eval(), images(6)
     y = model(x).argmax(1)
