@@ -85,8 +85,8 @@ def test_eq_3_refuses_a_cost_that_is_negative_or_not_finite(cost: float) -> None
     assert str(float(cost)) in one_line(error)
 
 
-@pytest.mark.parametrize("protected", [3, -1, [0, 7]])
-def test_eq_3_refuses_a_class_that_does_not_exist(protected: int | list[int]) -> None:
+@pytest.mark.parametrize("protected", [3, -1, [0, 7], 1.0, True, "1", None])
+def test_eq_3_refuses_a_class_that_does_not_exist(protected: object) -> None:
     with pytest.raises(InputError) as error:
         protect(3, protected)
     assert "0 to 2" in one_line(error)

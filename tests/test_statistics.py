@@ -29,6 +29,16 @@ def test_wilson_is_scipys_interval_from_none_to_all() -> None:
     np.testing.assert_allclose(singly, expected, rtol=1e-12, atol=1e-12)
 
 
+def test_counts_that_are_bytes_are_taken_as_numbers() -> None:
+    # of bytes, 20^2 is 144
+    correct, total = np.array([3, 19], np.uint8), np.array([20, 20], np.uint8)
+    expected = np.array([interval(3, 20), interval(19, 20)])
+    np.testing.assert_allclose(np.stack(wilson(correct, total), 1), expected, rtol=1e-12)
+    shares, numbers = [0.15, 0.95], [20, 20]
+    assert average(shares, total) == average(shares, numbers)
+    assert weighted_sum([10], correct[:1], total[0]) == weighted_sum([10], [3], 20)
+
+
 def test_wilson_stays_in_zero_to_one_around_the_share() -> None:
     total = np.repeat(np.arange(1, 60), 60)
     correct = np.minimum(np.tile(np.arange(60), 59), total)

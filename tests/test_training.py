@@ -370,6 +370,7 @@ def test_the_classes_to_protect_reach_the_method(monkeypatch: pytest.MonkeyPatch
 
     def noted(task: Task) -> Method:
         seen.append(task.protected)
+        assert task.costs.dtype == torch.float32  # the logits'
         return make(task)
 
     monkeypatch.setitem(vars(entry), "make", noted)

@@ -199,6 +199,24 @@ def test_float32_gradients_lose_the_true_class_of_a_network_that_is_sure() -> No
     assert torch.equal(exact, rounded)
 
 
+@pytest.mark.parametrize("attack", ["FGSM", "PGD", "MIA", "L2BIA"])
+def test_of_an_unsure_network_both_gradients_give_the_same_images(attack: str) -> None:
+    """In L2 to a rounding: MIA's memory, too, is of slopes of L1 length 1 in both."""
+    model, (x, y) = lenet().eval(), images(6)
+    for weights in model.parameters():
+        weights.data *= 2.5  # slopes that turn on the way
+    threat, options = (
+        ThreatModel(1.0, norm="l2"),
+        "" if attack == "FGSM" else "steps=5, step_size=0.3, ",
+    )
+    exact, rounded = (
+        perturb(model, x, y, f"{attack}({options}gradient={kind})", threat, seed=0)
+        for kind in ("exact", "float32")
+    )
+    torch.testing.assert_close(exact, rounded, atol=1e-5, rtol=0)
+    assert not torch.equal(exact, x)
+
+
 @pytest.mark.parametrize("attack", ["FGSM", "PGD", "MIA", "L2BIA", "LinfBIA"])
 def test_a_network_that_is_a_thousand_times_as_sure_falls_as_far(attack: str) -> None:
     model, (x, _) = lenet().eval(), images(200)

@@ -4,13 +4,14 @@ import json
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from making import QUICK, STRIPES, contents, costs_csv, stripes
+from making import QUICK, STRIPES, contents, costs_csv, identity, stripes
 from test_structure import GRAPH
 
 import csnb
@@ -61,6 +62,15 @@ def quick(folder: Path, **changes: Any) -> Experiment:
 
 def ids(folder: Path) -> set[str]:
     return {f.name for f in run_folders(folder / "runs")}
+
+
+def test_only_runs_of_the_same_parameters_differ_by_their_inputs() -> None:
+    edited = {"digests": {"train": "4" * 16, "test": "2" * 16, "costs": "3" * 16}}
+    one, same, other = identity(seed=1), identity(seed=1), identity(seed=2)
+    assert one.differs(same) == one.differs(other) == []
+    assert one.differs(replace(same, **edited)) == ["digits"]
+    assert one.differs(replace(other, **edited)) == []
+    assert one.differs(replace(same, protected=(0,), **edited)) == []
 
 
 # --- fault 1: an edited input is noticed, whatever it is
