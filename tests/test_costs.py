@@ -85,7 +85,7 @@ def test_eq_3_refuses_a_cost_that_is_negative_or_not_finite(cost: float) -> None
     assert str(float(cost)) in one_line(error)
 
 
-@pytest.mark.parametrize("protected", [3, -1, [0, 7], 1.0, True, "1", None])
+@pytest.mark.parametrize("protected", [3, -1, [0, 7], 1.0, True, "1", None, np.array(1)])
 def test_eq_3_refuses_a_class_that_does_not_exist(protected: object) -> None:
     with pytest.raises(InputError) as error:
         protect(3, protected)
@@ -234,6 +234,15 @@ def test_a_file_that_is_no_csv_is_refused_by_name(tmp_path: Path, content: bytes
 
 def test_a_good_matrix_passes_the_check_unchanged() -> None:
     np.testing.assert_array_equal(check_costs(COSTS, 3), COSTS)
+    np.testing.assert_array_equal(check_costs(COSTS), COSTS)
+    assert check_costs(np.zeros((1, 1))).shape == (1, 1)
+
+
+def test_one_number_is_no_matrix() -> None:
+    with pytest.raises(
+        InputError, match=r"^cost matrix: shaped \(\); allowed: .*predicted by true$"
+    ):
+        check_costs(np.array(3.0))
 
 
 @pytest.mark.parametrize("costs", [[[0, 2], [3, 0]], [["0", "2"], ["3", "0"]]])

@@ -98,7 +98,7 @@ def test_every_restart_begins_at_a_draw_of_its_own(norm: str) -> None:
     perturb(model, x, y, "PGD(steps=1, step_size=0.1, restarts=3)", threat, seed=4)
     torch.manual_seed(4)
     order = 2 if norm == "l2" else math.inf
-    starts = [x + random_start(x, 0.2, order) for _ in range(3)]
+    starts = [x + random_start(x, 0.2, order) for _ in range(6)]  # three more than there are
     seen = [[torch.equal(z, start) for start in starts] for z in shown.images]
     assert list(dict.fromkeys(found.index(True) for found in seen if any(found))) == [0, 1, 2]
     assert not any(torch.equal(a, b) for a, b in combinations(starts, 2))
@@ -179,6 +179,16 @@ def test_exact_gradients_have_the_direction_of_cross_entropys_in_float64(lead: f
         slopes.append(torch.autograd.grad(loss(logits, y).sum(), logits)[0].double())
     ours, theirs = (s / s.abs().amax(1, keepdim=True) for s in slopes)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_a_slope_whose_squares_are_0_in_float32_is_as_good_as_any() -> None:
+    model, x, y = sure(1.0)
+    threat = ThreatModel(0.2, norm="l2", space="pixel")
+    found = perturb(
+        *(model, x, y, "FGSM", threat), loss=lambda z, labels: 1e-30 * log_odds(z, labels).sum()
+    )
+    torch.testing.assert_close(found, perturb(model, x, y, "FGSM", threat), atol=1e-6, rtol=0)
+    assert float((found - x).norm()) == pytest.approx(0.2, rel=1e-5)
 
 
 def test_float32_gradients_lose_the_true_class_of_a_network_that_is_sure() -> None:

@@ -162,6 +162,13 @@ def test_no_images_or_no_radius_is_no_perturbation(attack: str) -> None:
         assert torch.equal(perturb(model, x, y, attack, ThreatModel(0.0, norm="l2")), x)
 
 
+def test_bounded_images_are_valid_to_the_last_rounding() -> None:
+    # of 2,880 pixels some come back from normalised units as -3e-8 or 1.0000001
+    model, (x, y) = lenet(), images(20)
+    found = perturb(model, x, y, "FGSM", ThreatModel(9.0, bounded=True))
+    assert found.min() == 0 and found.max() == 1
+
+
 class Recorder(nn.Module):
     """Keeps what the model says of every image that an attack shows it."""
 

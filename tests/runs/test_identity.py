@@ -73,6 +73,28 @@ def test_only_runs_of_the_same_parameters_differ_by_their_inputs() -> None:
     assert one.differs(replace(same, protected=(0,), **edited)) == []
 
 
+def test_each_input_is_looked_at_whether_or_not_those_before_it_are_still_there(
+    data: str, tmp_path: Path
+) -> None:
+    (tmp_path / "weights").mkdir()  # without any
+    (tmp_path / "mine.py").write_text("")
+    lay = {
+        "cost_matrix": str(tmp_path / "gone.csv"),
+        "dataset": data,
+        "init_from": str(tmp_path / "weights"),
+        "mine.py": str(tmp_path / "mine.py"),
+    }
+    digests = {"train": "1", "test": "2", "costs": "3", "init_from": "4", "mine.py": "5"}
+    found = changed_inputs(replace(identity(), digests=digests, files=lay))
+    assert found == ["stripes.npz", "weights", "mine.py"]
+
+
+def test_a_runs_folder_is_named_after_data_method_classes_and_seed() -> None:
+    made = replace(identity(dataset="X.rays.npz", method="STD", seed=3), protected=(0, 1))
+    assert made.run_id == f"X.rays-STD-p0+1-s3-{made.key}"
+    assert len(made.key) == 10 and int(made.key, 16) >= 0
+
+
 # --- fault 1: an edited input is noticed, whatever it is
 
 
