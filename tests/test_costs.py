@@ -92,6 +92,14 @@ def test_eq_3_refuses_a_class_that_does_not_exist(protected: object) -> None:
     assert "0 to 2" in one_line(error)
 
 
+def test_there_are_so_many_classes_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("csnb.costs.MOST_CLASSES", 3)  # 5,000 would fill 0.2 GB
+    assert protect(3, 0).shape == (3, 3) and costs_from_pairs(1, {}).shape == (1, 1)
+    for classes in (4, 0, -1, 2.0, True):
+        with pytest.raises(InputError, match=r"^classes: .* is not allowed; allowed: 1 to 3$"):
+            protect(classes, 0)
+
+
 def test_pairs_are_predicted_and_true() -> None:
     np.testing.assert_array_equal(
         costs_from_pairs(3, {(0, 2): 5, (1, 0): 0}), [[0, 1, 5], [0, 0, 1], [1, 1, 0]]

@@ -77,21 +77,37 @@ def test_each_input_is_looked_at_whether_or_not_those_before_it_are_still_there(
     data: str, tmp_path: Path
 ) -> None:
     (tmp_path / "weights").mkdir()  # without any
-    (tmp_path / "mine.py").write_text("")
+    for name in ("mine.py", "unknown.py"):
+        (tmp_path / name).write_text("")
     lay = {
         "cost_matrix": str(tmp_path / "gone.csv"),
         "dataset": data,
         "init_from": str(tmp_path / "weights"),
         "mine.py": str(tmp_path / "mine.py"),
+        "unknown.py": str(tmp_path / "unknown.py"),  # a digest of which the run does not hold
     }
     digests = {"train": "1", "test": "2", "costs": "3", "init_from": "4", "mine.py": "5"}
     found = changed_inputs(replace(identity(), digests=digests, files=lay))
     assert found == ["stripes.npz", "weights", "mine.py"]
 
 
+def test_of_another_users_file_nobody_knows_whether_it_has_changed(
+    data: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = replace(identity(), files={"dataset": data})
+    assert changed_inputs(made) == ["stripes.npz"]
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refused)
+    assert changed_inputs(made) == []
+
+
 def test_a_runs_folder_is_named_after_data_method_classes_and_seed() -> None:
-    made = replace(identity(dataset="X.rays.npz", method="STD", seed=3), protected=(0, 1))
-    assert made.run_id == f"X.rays-STD-p0+1-s3-{made.key}"
+    method = "CSE(gamma=2.0)"
+    made = replace(identity(dataset="X.rays.npz", method=method, seed=3), protected=(0, 1))
+    assert made.run_id == f"X.rays-CSE-p0+1-s3-{made.key}"
     assert len(made.key) == 10 and int(made.key, 16) >= 0
 
 
