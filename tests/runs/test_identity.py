@@ -19,7 +19,7 @@ from csnb import Experiment, InputError, Run, find_or_run, load_dataset, read_ru
 from csnb.experiment import PLACE
 from csnb.runs import inspect, read_weights, run_folders, status
 from csnb.runs.folder import HOLD
-from csnb.runs.identity import NUMERICS, changed_inputs
+from csnb.runs.identity import NUMERICS, changed_inputs, costs_digest, weights_digest
 
 ROOT = Path(__file__).resolve().parents[2]
 MINE = """
@@ -102,6 +102,18 @@ def test_of_another_users_file_nobody_knows_whether_it_has_changed(
 
     monkeypatch.setattr(Path, "open", refused)
     assert changed_inputs(made) == []
+
+
+def test_weights_are_known_by_the_sha_256_of_their_file(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"abc")  # FIPS 180-2, appendix B.1
+    assert weights_digest(tmp_path) == "ba7816bf8f01cfea"
+
+
+def test_costs_are_known_by_their_numbers_however_they_lie_in_memory() -> None:
+    costs = np.array([[0.0, 2], [3, 0]])
+    same = (costs.astype(int), np.asfortranarray(costs), costs.T.copy().T)
+    assert {costs_digest(c) for c in same} == {costs_digest(costs)}
+    assert costs_digest(costs.T) != costs_digest(costs) and len(costs_digest(costs)) == 16
 
 
 def test_a_runs_folder_is_named_after_data_method_classes_and_seed() -> None:
