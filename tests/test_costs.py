@@ -240,6 +240,12 @@ def test_a_file_that_is_no_csv_is_refused_by_name(tmp_path: Path, content: bytes
     assert str(file) in one_line(error)
 
 
+def test_a_path_that_names_nothing_is_refused_as_the_cost_matrix() -> None:
+    with pytest.raises(InputError, match=r"^cost_matrix: .* names nothing") as error:
+        read_costs("costs\0.csv", NAMES)
+    one_line(error)
+
+
 def test_a_good_matrix_passes_the_check_unchanged() -> None:
     np.testing.assert_array_equal(check_costs(COSTS, 3), COSTS)
     np.testing.assert_array_equal(check_costs(COSTS), COSTS)
