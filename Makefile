@@ -7,10 +7,10 @@ BIN := $(VENV)/bin
 LOWEST := .venv-lowest
 DEMO := runs/demo
 
-.PHONY: demo test test-slow test-lowest fingerprint bench lint format notebooks clean
+.PHONY: demo test test-slow test-lowest mutants fingerprint bench lint format notebooks clean
 
 # Tests and committed notebooks run on one thread: equal threads give equal results, and two workers share two cores.
-test test-slow test-lowest fingerprint notebooks: export OMP_NUM_THREADS := 1
+test test-slow test-lowest mutants fingerprint notebooks: export OMP_NUM_THREADS := 1
 
 # Of the environment $(1).
 pytest = $(1)/bin/python -m pytest -n 2 --dist loadfile -m 'not slow'
@@ -44,6 +44,12 @@ $(LOWEST)/.ready: pyproject.toml $(VENV)/.ready
 test-lowest: $(LOWEST)/.ready
 	$(call pytest,$(LOWEST))
 	$(call nbval,$(LOWEST))
+
+# Which small mistakes would no test notice? An hour or more; what is known of them: tests/mutants.md.
+mutants: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --editable '.[mutants]'
+	$(BIN)/python benchmarks/mutants.py run
+	$(BIN)/python benchmarks/mutants.py results
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

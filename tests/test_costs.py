@@ -94,11 +94,19 @@ def test_eq_3_refuses_a_cost_that_is_negative_or_not_finite(cost: float) -> None
     assert str(float(cost)) in one_line(error)
 
 
-@pytest.mark.parametrize("protected", [3, -1, [0, 7]])
-def test_eq_3_refuses_a_class_that_does_not_exist(protected: int | list[int]) -> None:
+@pytest.mark.parametrize("protected", [3, -1, [0, 7], 1.0, True, "1", None, np.array(1)])
+def test_eq_3_refuses_a_class_that_does_not_exist(protected: object) -> None:
     with pytest.raises(InputError) as error:
         protect(3, protected)
     assert "0 to 2" in one_line(error)
+
+
+def test_there_are_so_many_classes_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("csnb.costs.MOST_CLASSES", 3)  # 5,000 would fill 0.2 GB
+    assert protect(3, 0).shape == (3, 3) and costs_from_pairs(1, {}).shape == (1, 1)
+    for classes in (4, 0, -1, 2.0, True):
+        with pytest.raises(InputError, match=r"^classes: .* is not allowed; allowed: 1 to 3$"):
+            protect(classes, 0)
 
 
 def test_pairs_are_predicted_and_true() -> None:
@@ -118,11 +126,13 @@ def test_eq_3_written_as_pairs_gives_the_same_matrix() -> None:
     np.testing.assert_array_equal(costs_from_pairs(4, pairs), protect(4, 1, 10))
 
 
-@pytest.mark.parametrize("pair", [(0, 3), (3, 0), (-1, 0), (0, -1)])
-def test_pairs_of_no_such_classes_are_refused(pair: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    "pair", [(0, 3), (3, 0), (-1, 0), (0, -1), (0, 1, 2), (0,), "01", frozenset({0, 1})]
+)
+def test_pairs_of_no_such_classes_are_refused(pair: object) -> None:
     with pytest.raises(InputError) as error:
         costs_from_pairs(3, {pair: 2})
-    assert str(pair) in one_line(error)
+    assert f"cost of {pair!r}: no such classes" in one_line(error)
 
 
 @pytest.mark.parametrize("pairs", [{(1, 1): 2}, {(0, 1): -2}, {(0, 1): float("nan")}])
@@ -204,6 +214,29 @@ def test_a_csv_that_is_no_cost_matrix_is_refused(
     assert says in one_line(error)
 
 
+@pytest.mark.parametrize("corner", ["", "class", None])
+@pytest.mark.parametrize(("sign", "name"), [(";", "semicolons"), ("\t", "tabs"), ("|", "bars")])
+def test_of_columns_that_no_comma_separates_it_is_said_what_does(
+    tmp_path: Path, sign: str, name: str, corner: str | None
+) -> None:
+    header = [*NAMES] if corner is None else [corner, *NAMES]
+    rows = [header, *([a, *(int(a != b) for b in NAMES)] for a in NAMES)]
+    file = tmp_path / "costs.csv"
+    file.write_text("\n".join(sign.join(map(str, row)) for row in rows))
+    with pytest.raises(InputError, match=rf"separated by {name} .*; allowed: commas$") as error:
+        read_costs(file, NAMES)
+    assert repr(sign) in one_line(error)
+
+
+def test_of_columns_that_commas_separate_nothing_is_said_but_what_is_wrong(tmp_path: Path) -> None:
+    names = (*NAMES, "gnu")
+    rows = table(np.ones((4, 4)) - np.eye(4), names, (0, 1, 2, 3), (0, 1, 2, 3))
+    with pytest.raises(
+        InputError, match=r"every class once in its header and in its first column$"
+    ):
+        read_costs(write_csv(tmp_path / "costs.csv", rows), NAMES)
+
+
 @pytest.mark.parametrize(
     "content", [None, b"", b"\n\n", b"\xff\xfe\x00"], ids=["no file", "empty", "blank", "not text"]
 )
@@ -216,8 +249,30 @@ def test_a_file_that_is_no_csv_is_refused_by_name(tmp_path: Path, content: bytes
     assert str(file) in one_line(error)
 
 
+def test_a_path_that_names_nothing_is_refused_as_the_cost_matrix() -> None:
+    with pytest.raises(InputError, match=r"^cost_matrix: .* names nothing") as error:
+        read_costs("costs\0.csv", NAMES)
+    one_line(error)
+
+
 def test_a_good_matrix_passes_the_check_unchanged() -> None:
     np.testing.assert_array_equal(check_costs(COSTS, 3), COSTS)
+    np.testing.assert_array_equal(check_costs(COSTS), COSTS)
+    assert check_costs(np.zeros((1, 1))).shape == (1, 1)
+
+
+def test_one_number_is_no_matrix() -> None:
+    with pytest.raises(
+        InputError, match=r"^cost matrix: shaped \(\); allowed: .*predicted by true$"
+    ):
+        check_costs(np.array(3.0))
+
+
+@pytest.mark.parametrize("costs", [[[0, 2], [3, 0]], [["0", "2"], ["3", "0"]]])
+def test_whole_or_written_costs_are_checked_and_returned_as_float64(costs: list) -> None:
+    checked = check_costs(costs, 2)
+    assert checked.dtype == np.float64
+    np.testing.assert_array_equal(checked, [[0, 2], [3, 0]])
 
 
 @pytest.mark.parametrize(

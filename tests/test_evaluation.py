@@ -119,6 +119,7 @@ def test_no_mistake_may_still_cost_something() -> None:
 
 def test_perturbations_are_reported_for_attacks_only() -> None:
     frame = scores()
+    assert list(frame.columns) == list(scores(predictions={}).columns)  # also of no attack
     assert [pick(frame, "FGSM", measure)["value"] for measure in ("linf", "l2")] == [0.1, 0.25]
     assert [pick(frame, "FGSM", measure)["total"] for measure in ("linf", "l2")] == [2, 2]
     assert not frame[frame["attack"] == "clean"]["measure"].isin(["linf", "l2"]).any()
@@ -381,3 +382,26 @@ def test_a_class_that_is_lost_or_everywhere_is_said_to_be(called: list[int], say
 
 def test_what_is_taken_for_a_class_is_counted() -> None:
     assert "3 of 8 others are taken for it; of the other classes 50%" in presence(scores(), "b")
+
+
+@pytest.mark.parametrize(
+    ("right", "says"),
+    [
+        (5, "5 of 10 clean images of class 'b' are recognised, 0 of 8"),  # half is not less
+        (4, "THE CLASS IS LOST: 4 of 10 clean images of class 'b'"),
+    ],
+)
+def test_a_class_is_lost_below_half_of_what_is_recognised_of_the_others(
+    right: int, says: str
+) -> None:
+    labels = np.repeat([0, 1, 2], [4, 10, 4])
+    called = labels.copy()
+    called[4 + right : 14] = 2
+    outcome = Outcome(labels, np.arange(0), {"clean": called})
+    found = score(outcome, classes=CLASSES, protected=1, costs=COSTS)
+    assert presence(found, "b").startswith(says)
+
+
+def test_a_class_that_half_of_the_others_are_taken_for_is_not_everywhere_yet() -> None:
+    found = scores(predictions={"clean": np.array([1, 1, 1, 1, 1, 1, 2, 2, 2, 2], np.uint8)})
+    assert presence(found, "b").startswith("2 of 2 clean images of class 'b' are recognised, 4 of")

@@ -12,6 +12,7 @@ from scipy.special import entr, expit
 from torch import Tensor
 
 from csnb.losses import (
+    cross_entropy_sum,
     example_loss,
     expected_cost,
     fuzziness,
@@ -52,6 +53,11 @@ def test_eq_4_by_hand() -> None:
 def test_without_costs_eq_4_is_the_cross_entropy() -> None:
     total = -math.log(5 / 8) - math.log(0.4)
     assert example_loss(LOGITS, LABELS, None).item() == pytest.approx(total / 2, rel=1e-12)
+
+
+def test_the_papers_attacks_climb_the_sum_of_the_cross_entropies() -> None:
+    total = -math.log(5 / 8) - math.log(0.4)
+    assert cross_entropy_sum(LOGITS, LABELS).item() == pytest.approx(total, rel=1e-12)
 
 
 def test_with_all_costs_one_the_chance_of_being_wrong_remains() -> None:

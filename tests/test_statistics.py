@@ -29,6 +29,16 @@ def test_wilson_is_scipys_interval_from_none_to_all() -> None:
     np.testing.assert_allclose(singly, expected, rtol=1e-12, atol=1e-12)
 
 
+def test_counts_that_are_bytes_are_taken_as_numbers() -> None:
+    # of bytes, 20^2 is 144
+    correct, total = np.array([3, 19], np.uint8), np.array([20, 20], np.uint8)
+    expected = np.array([interval(3, 20), interval(19, 20)])
+    np.testing.assert_allclose(np.stack(wilson(correct, total), 1), expected, rtol=1e-12)
+    shares, numbers = [0.15, 0.95], [20, 20]
+    assert average(shares, total) == average(shares, numbers)
+    assert weighted_sum([10], correct[:1], total[0]) == weighted_sum([10], [3], 20)
+
+
 def test_wilson_stays_in_zero_to_one_around_the_share() -> None:
     total = np.repeat(np.arange(1, 60), 60)
     correct = np.minimum(np.tile(np.arange(60), 59), total)
@@ -47,6 +57,13 @@ def test_interval_of_a_difference_is_newcombes() -> None:
     np.testing.assert_allclose(high, [0.3339, 0.8090, 0.1926, 1.0000], atol=5e-5)
 
 
+def test_shares_that_are_bytes_are_subtracted_as_numbers() -> None:
+    # example (h) the other way round; of bytes 0 - 1 is 255
+    none, all_of_them, n = (np.array([value], np.uint8) for value in (0, 1, 10))
+    low, high = difference(none, n, all_of_them, n)
+    np.testing.assert_allclose([*low, *high], [-1, -0.6075], atol=5e-5)
+
+
 def test_mcnemar_is_the_binomial_test_of_the_images_that_differ() -> None:
     rng = np.random.default_rng(0)
     for n in (1, 5, 40, 1000):
@@ -62,12 +79,14 @@ def test_mcnemar_of_ten_against_two() -> None:
     # 2 (1 + 12 + 66) / 2^12
     first, second = np.arange(20) < 10, np.arange(20) >= 18
     assert mcnemar(first, second) == pytest.approx(2 * 79 / 4096, rel=1e-12)
+    numbers = first.astype(float), second.astype(float)  # as a table of 0 and 1 gives them
+    assert mcnemar(*numbers) == pytest.approx(2 * 79 / 4096, rel=1e-12)
 
 
 def test_holm_by_hand() -> None:
     # sorted .01 .02 .03 .04 times 4 3 2 1 is .04 .06 .06 .04; never less than one before
     np.testing.assert_allclose(holm([0.04, 0.01, 0.03, 0.02]), [0.06, 0.04, 0.06, 0.06])
-    np.testing.assert_allclose(holm([0.6, 0.5]), [1, 1])
+    np.testing.assert_allclose(holm([0.9, 0.6, 0.8]), [1, 1, 1])  # 1.8, and never more than 1
     assert holm([]).size == 0 and holm([0.03]).tolist() == [0.03]
 
 

@@ -26,7 +26,7 @@ from csnb import (
 from csnb.losses import REGULARISERS, fuzziness
 from csnb.methods import Task
 from csnb.models import Normalized
-from csnb.training import Update
+from csnb.training import Trainer, Update
 
 ADVERSARY = "PGD(steps=2, step_size=0.1)"
 RECIPE = Recipe(epochs=1, batch_size=8, lr=0.05, momentum=0.0, adversary=ADVERSARY)
@@ -364,12 +364,43 @@ def test_a_history_row_says_what_the_epoch_was() -> None:
     assert history["accuracy"].between(0, 1).all() and (history["seconds"] > 0).all()
 
 
+def test_a_history_row_is_of_all_images_of_the_epoch_however_they_are_batched() -> None:
+    x, y = small_data()
+    model = small_model()
+    logits = model(x)
+    expected = cross_entropy(logits, y).item(), (logits.argmax(1) == y).float().mean().item()
+    assert 0 < expected[1] < 1
+    norm = sum((p**2).sum() for p in model.parameters()).sqrt().item()
+    recipe = replace(RECIPE, epochs=2, batch_size=3, lr=1e-9)  # batches of 3, 3 and 2
+    history = fit(model, x, y, method="CSA+L2", recipe=recipe, **COMMON | {"costs": COSTS * 0})
+    row = history.iloc[0]  # the clean one
+    assert (row["loss"] - norm, row["accuracy"]) == pytest.approx(expected, rel=1e-4)
+    assert row["penalty"] == pytest.approx(norm, rel=1e-5)
+
+
+def test_weights_that_are_not_finite_are_refused_where_the_loss_does_not_notice() -> None:
+    model = small_model()
+    model.body.unused = nn.Parameter(torch.tensor([torch.inf]))
+    with pytest.raises(InputError, match=r"^training: loss \d\S* or weights not finite in epoch 1"):
+        fit(model, *small_data(), method="STD", recipe=RECIPE, **COMMON)
+
+
+def test_what_an_attack_inside_maximises_may_depend_on_the_clean_batch() -> None:
+    seen = []
+    method = Method(lambda batch: batch, (), adversarial=True, maximise=seen.append)
+    model, (x, y) = small_model(), small_data()
+    Trainer(model, method, RECIPE, THREAT).adversarial(x, y)
+    (batch,) = seen
+    assert batch.model is model and batch.x is x and batch.y is y and batch.adversarial is None
+
+
 def test_the_classes_to_protect_reach_the_method(monkeypatch: pytest.MonkeyPatch) -> None:
     entry, seen = METHODS["STD"], []
     make = entry.make
 
     def noted(task: Task) -> Method:
         seen.append(task.protected)
+        assert task.costs.dtype == torch.float32  # the logits'
         return make(task)
 
     monkeypatch.setitem(vars(entry), "make", noted)

@@ -27,6 +27,16 @@ def test_cw_leaves_an_image_that_it_cannot_fool_with_unchanged() -> None:
     assert torch.equal(found, x)
 
 
+def test_cw_hardly_moves_an_image_that_is_taken_for_another_class_already() -> None:
+    model = linear(WEIGHTS, torch.tensor([0.0, 0.0]))  # class 0 leads by 1.2
+    x = torch.full((1, 1, 2, 2), 0.6)
+    spec = "CW(steps=60, searches=2, step_size=0.05, initial_const=10)"
+    right, wrong = (
+        perturb(model, x, torch.tensor([label]), spec, ThreatModel(0.0)) for label in (0, 1)
+    )
+    assert float((right - x).norm()) > 0.2 and float((wrong - x).norm()) < 1e-3
+
+
 def test_worst_of_cw_leaves_images_alone_that_are_wrong_from_the_start() -> None:
     model, (x, _) = lenet().eval(), images(6)
     y = model(x).argmax(1)

@@ -98,7 +98,7 @@ def test_every_restart_begins_at_a_draw_of_its_own(norm: str) -> None:
     perturb(model, x, y, "PGD(steps=1, step_size=0.1, restarts=3)", threat, seed=4)
     torch.manual_seed(4)
     order = 2 if norm == "l2" else math.inf
-    starts = [x + random_start(x, 0.2, order) for _ in range(3)]
+    starts = [x + random_start(x, 0.2, order) for _ in range(6)]  # three more than there are
     seen = [[torch.equal(z, start) for start in starts] for z in shown.images]
     assert list(dict.fromkeys(found.index(True) for found in seen if any(found))) == [0, 1, 2]
     assert not any(torch.equal(a, b) for a, b in combinations(starts, 2))
@@ -181,6 +181,16 @@ def test_exact_gradients_have_the_direction_of_cross_entropys_in_float64(lead: f
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
+def test_a_slope_whose_squares_are_0_in_float32_is_as_good_as_any() -> None:
+    model, x, y = sure(1.0)
+    threat = ThreatModel(0.2, norm="l2", space="pixel")
+    found = perturb(
+        *(model, x, y, "FGSM", threat), loss=lambda z, labels: 1e-30 * log_odds(z, labels).sum()
+    )
+    torch.testing.assert_close(found, perturb(model, x, y, "FGSM", threat), atol=1e-6, rtol=0)
+    assert float((found - x).norm()) == pytest.approx(0.2, rel=1e-5)
+
+
 def test_float32_gradients_lose_the_true_class_of_a_network_that_is_sure() -> None:
     """What the paper's library computed: named, and another."""
     model, x, y = sure(40.0)
@@ -197,6 +207,24 @@ def test_float32_gradients_lose_the_true_class_of_a_network_that_is_sure() -> No
         perturb(unsure, x, y, f"FGSM(gradient={kind})", threat) for kind in ("exact", "float32")
     )
     assert torch.equal(exact, rounded)
+
+
+@pytest.mark.parametrize("attack", ["FGSM", "PGD", "MIA", "L2BIA"])
+def test_of_an_unsure_network_both_gradients_give_the_same_images(attack: str) -> None:
+    """In L2 to a rounding: MIA's memory, too, is of slopes of L1 length 1 in both."""
+    model, (x, y) = lenet().eval(), images(6)
+    for weights in model.parameters():
+        weights.data *= 2.5  # slopes that turn on the way
+    threat, options = (
+        ThreatModel(1.0, norm="l2"),
+        "" if attack == "FGSM" else "steps=5, step_size=0.3, ",
+    )
+    exact, rounded = (
+        perturb(model, x, y, f"{attack}({options}gradient={kind})", threat, seed=0)
+        for kind in ("exact", "float32")
+    )
+    torch.testing.assert_close(exact, rounded, atol=1e-5, rtol=0)
+    assert not torch.equal(exact, x)
 
 
 @pytest.mark.parametrize("attack", ["FGSM", "PGD", "MIA", "L2BIA", "LinfBIA"])

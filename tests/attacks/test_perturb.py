@@ -162,6 +162,16 @@ def test_no_images_or_no_radius_is_no_perturbation(attack: str) -> None:
         assert torch.equal(perturb(model, x, y, attack, ThreatModel(0.0, norm="l2")), x)
 
 
+def test_bounded_images_are_valid_to_the_last_rounding() -> None:
+    model, (x, y) = Normalized(lenet().body, [0.1307], [0.3081]), images(20)
+    z = model.normalize(x)
+    low, high = (model.normalize(torch.full_like(x, value)) for value in (0.0, 1.0))
+    ends = [model.denormalize(z + (end - z)) for end in (low, high)]
+    assert ends[0].min() < 0 and ends[1].max() > 1  # some of 2,880 pixels, by 1e-7
+    found = perturb(model, x, y, "FGSM", ThreatModel(9.0, bounded=True))
+    assert found.min() == 0 and found.max() == 1
+
+
 class Recorder(nn.Module):
     """Keeps what the model says of every image that an attack shows it."""
 

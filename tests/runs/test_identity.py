@@ -4,13 +4,14 @@ import json
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from making import QUICK, STRIPES, contents, costs_csv, stripes
+from making import QUICK, STRIPES, contents, costs_csv, identity, stripes
 from test_structure import GRAPH
 
 import csnb
@@ -18,7 +19,7 @@ from csnb import Experiment, InputError, Run, find_or_run, load_dataset, read_ru
 from csnb.experiment import PLACE
 from csnb.runs import inspect, read_weights, run_folders, status
 from csnb.runs.folder import HOLD
-from csnb.runs.identity import NUMERICS, changed_inputs
+from csnb.runs.identity import NUMERICS, changed_inputs, costs_digest, weights_digest
 
 ROOT = Path(__file__).resolve().parents[2]
 MINE = """
@@ -61,6 +62,65 @@ def quick(folder: Path, **changes: Any) -> Experiment:
 
 def ids(folder: Path) -> set[str]:
     return {f.name for f in run_folders(folder / "runs")}
+
+
+def test_only_runs_of_the_same_parameters_differ_by_their_inputs() -> None:
+    edited = {"digests": {"train": "4" * 16, "test": "2" * 16, "costs": "3" * 16}}
+    one, same, other = identity(seed=1), identity(seed=1), identity(seed=2)
+    assert one.differs(same) == one.differs(other) == []
+    assert one.differs(replace(same, **edited)) == ["digits"]
+    assert one.differs(replace(other, **edited)) == []
+    assert one.differs(replace(same, protected=(0,), **edited)) == []
+
+
+def test_each_input_is_looked_at_whether_or_not_those_before_it_are_still_there(
+    data: str, tmp_path: Path
+) -> None:
+    (tmp_path / "weights").mkdir()  # without any
+    for name in ("mine.py", "unknown.py"):
+        (tmp_path / name).write_text("")
+    lay = {
+        "cost_matrix": str(tmp_path / "gone.csv"),
+        "dataset": data,
+        "init_from": str(tmp_path / "weights"),
+        "mine.py": str(tmp_path / "mine.py"),
+        "unknown.py": str(tmp_path / "unknown.py"),  # a digest of which the run does not hold
+    }
+    digests = {"train": "1", "test": "2", "costs": "3", "init_from": "4", "mine.py": "5"}
+    found = changed_inputs(replace(identity(), digests=digests, files=lay))
+    assert found == ["stripes.npz", "weights", "mine.py"]
+
+
+def test_of_another_users_file_nobody_knows_whether_it_has_changed(
+    data: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = replace(identity(), files={"dataset": data})
+    assert changed_inputs(made) == ["stripes.npz"]
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refused)
+    assert changed_inputs(made) == []
+
+
+def test_weights_are_known_by_the_sha_256_of_their_file(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"abc")  # FIPS 180-2, appendix B.1
+    assert weights_digest(tmp_path) == "ba7816bf8f01cfea"
+
+
+def test_costs_are_known_by_their_numbers_however_they_lie_in_memory() -> None:
+    costs = np.array([[0.0, 2], [3, 0]])
+    same = (costs.astype(int), np.asfortranarray(costs), costs.T.copy().T)
+    assert {costs_digest(c) for c in same} == {costs_digest(costs)}
+    assert costs_digest(costs.T) != costs_digest(costs) and len(costs_digest(costs)) == 16
+
+
+def test_a_runs_folder_is_named_after_data_method_classes_and_seed() -> None:
+    method = "CSE(gamma=2.0)"
+    made = replace(identity(dataset="X.rays.npz", method=method, seed=3), protected=(0, 1))
+    assert made.run_id == f"X.rays-CSE-p0+1-s3-{made.key}"
+    assert len(made.key) == 10 and int(made.key, 16) >= 0
 
 
 # --- fault 1: an edited input is noticed, whatever it is
