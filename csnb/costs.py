@@ -132,10 +132,13 @@ def read_costs(file: str | Path, names: Sequence[str]) -> np.ndarray:
             f"cost_matrix: {file} is not a readable CSV ({one_line(error)}); allowed: classes by "
             "classes"
         ) from None
-    try:
-        return costs_from_table(table, names, f"cost_matrix: {file}")
-    except InputError as error:
-        raise InputError(f"{error}{_other_separator(table, names)}") from None
+    other = _other_separator(table, names)
+    if other:
+        raise InputError(
+            f"cost_matrix: {file} must name every class once in its header and in its first column"
+            + other
+        )
+    return costs_from_table(table, names, f"cost_matrix: {file}")
 
 
 def _other_separator(table: pd.DataFrame, names: Sequence[str]) -> str:
@@ -143,7 +146,7 @@ def _other_separator(table: pd.DataFrame, names: Sequence[str]) -> str:
     header = str(table.index.name or ",".join(table.columns))
     for sign, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
         if {*names} <= {*next(csv.reader([header], delimiter=sign))}:
-            return f" (its columns are separated by {name}, {sign!r}, and should be by commas)"
+            return f"; its columns are separated by {name} ({sign!r}); allowed: commas"
     return ""
 
 

@@ -13,13 +13,12 @@ import torch
 from torch import Tensor
 
 from csnb.attacks import ATTACKS, ThreatModel, perturb, warn_short
-from csnb.attacks.threat import Robust, Seed
+from csnb.attacks.threat import BATCH, Robust, Seed
 from csnb.errors import InputError, shown
 from csnb.models import Normalized, check_answers
 from csnb.spec import Spec, checker
 from csnb.statistics import average, weighted_sum, wilson
 
-BATCH = 256  # images attacked at once; random starts depend on it
 _check = checker(threat=ThreatModel, robust=Robust, seed=Seed)
 
 

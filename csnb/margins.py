@@ -17,8 +17,8 @@ from scipy.special import expit, logit
 from torch import Tensor
 
 from csnb.attacks import ATTACKS, ThreatModel, perturb
+from csnb.attacks.threat import BATCH
 from csnb.errors import InputError
-from csnb.evaluation import BATCH
 from csnb.models import Normalized
 from csnb.spec import Spec
 from csnb.statistics import Z95, wilson

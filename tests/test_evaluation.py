@@ -398,7 +398,7 @@ def test_a_class_is_lost_below_half_of_what_is_recognised_of_the_others(
     called = labels.copy()
     called[4 + right : 14] = 2
     outcome = Outcome(labels, np.arange(0), {"clean": called})
-    found = score(outcome, classes=CLASSES, protected=1, costs=COSTS)
+    found = score(outcome, classes=CLASSES, protected=[1], costs=COSTS)
     assert presence(found, "b").startswith(says)
 
 

@@ -43,7 +43,7 @@ def Tiny(image_shape, classes, *, width: int = 4):
     return nn.Sequential(nn.Flatten(), hidden, nn.ReLU(), last)
 
 
-@csnb.method("TRADES", source="Zhang et al. 2019")
+@csnb.method("MYTRADES", source="Zhang et al. 2019")
 def trades(task, *, beta: float = 6.0):
     """cross-entropy of clean images + beta KL(adversarial, clean)"""
     def divergence(logits, clean):
@@ -86,7 +86,7 @@ def parameters(own: Path, runs: Path) -> dict[str, object]:
     return SHORT | {
         "dataset": f"{own}:halves(count=60)",
         "model": f"{own}:Tiny(width=3)",
-        "method": f"{own}:TRADES(beta=2)",
+        "method": f"{own}:MYTRADES(beta=2)",
         "attacks": f"FGSM, {own}:Darken(steps=2)",
         "protected_class": "below",
         "runs": str(runs),
@@ -97,7 +97,7 @@ def check(result: dict[str, object], scores: pd.DataFrame) -> None:
     """That a run used all four."""
     assert result["parameters"]["dataset"] == "mine.py:halves(count=60)"
     assert result["parameters"]["model"] == "mine.py:Tiny(width=3)"
-    assert result["parameters"]["method"] == "mine.py:TRADES(beta=2)"
+    assert result["parameters"]["method"] == "mine.py:MYTRADES(beta=2)"
     assert result["classes"] == ["above", "below"]
     assert result["protected"] == [1]
     assert result["digests"]["mine.py"]
@@ -131,10 +131,10 @@ def test_an_edited_file_is_another_content(own: Path, tmp_path: Path) -> None:
 
 
 def test_a_method_owns_what_its_attack_maximises(own: Path) -> None:
-    """With TRADES the attack climbs the divergence from the clean answers, not cross-entropy."""
+    """With MYTRADES the attack climbs the divergence from the clean answers, not cross-entropy."""
     data = csnb.load_dataset(f"{own}:halves")
     model = csnb.build_model(f"{own}:Tiny", data)
-    method = csnb.METHODS.parse(f"{own}:TRADES")(csnb.methods.Task(model, torch.zeros(2, 2)))
+    method = csnb.METHODS.parse(f"{own}:MYTRADES")(csnb.methods.Task(model, torch.zeros(2, 2)))
     x, y = data.x_train[:8], data.y_train[:8]
     climbed = method.maximise(csnb.methods.Batch(model, x, y))(model(x + 0.05), y)
     p, q = model(x).softmax(1).detach().numpy(), model(x + 0.05).softmax(1).detach().numpy()
@@ -157,7 +157,7 @@ def test_through_a_sweep(own: Path, tmp_path: Path) -> None:
     grid = {k: v for k, v in parameters(own, runs).items() if k != "runs"}
     grid["attacks"] = [grid["attacks"]]
     sweep.write_text(yaml.safe_dump({"notebook": str(NOTEBOOKS / "protect.ipynb"), "grid": grid}))
-    only = {"method": f"{own}:TRADES(beta=2.0)"}
+    only = {"method": f"{own}:MYTRADES(beta=2.0)"}
     done = csnb.sweep(sweep, runs=runs, jobs=1, only=only)
     assert done["state"].to_list() == ["done"], done["reason"].to_list()
     check(csnb.read_run(runs / done["run"].item()), csnb.read_runs(runs))

@@ -74,7 +74,7 @@ def step(method: str, model: nn.Module, x: Tensor, y: Tensor) -> None:
         p.data -= RECIPE.lr * g
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["STD", "ADV", "CSA", "CSA+L2", "CSE", "CSE+ADV"])
 def test_one_update_is_gradient_descent_on_the_methods_equation(method: str) -> None:
     x, y = small_data()
     model, by_hand = small_model(), small_model()
@@ -389,7 +389,7 @@ def test_what_an_attack_inside_maximises_may_depend_on_the_clean_batch() -> None
     seen = []
     method = Method(lambda batch: batch, (), adversarial=True, maximise=seen.append)
     model, (x, y) = small_model(), small_data()
-    Trainer(model, method, RECIPE, THREAT).adversarial(x, y)
+    Trainer(model, method, RECIPE, THREAT).adversarial(Batch(model, x, y))
     (batch,) = seen
     assert batch.model is model and batch.x is x and batch.y is y and batch.adversarial is None
 

@@ -23,6 +23,7 @@ Robust = Annotated[
 ]
 Seed = Annotated[Count, Field(ge=0, lt=2**63, description="of weights, data order and attacks")]
 Gradient = Literal["exact", "float32"]
+BATCH = 256  # images attacked at once where nothing is trained; random starts depend on it
 Loss = Callable[[Tensor, Tensor], Tensor]  # (logits (B, m), labels (B,)) -> sum over the batch
 
 

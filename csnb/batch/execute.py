@@ -23,8 +23,9 @@ from csnb.batch import child
 from csnb.batch.child import Failure, named
 from csnb.batch.plan import Job
 from csnb.locks import Lock, scratch
+from csnb.paths import write_atomically
 from csnb.progress import QUIET
-from csnb.runs import Status, publish, write_atomically
+from csnb.runs import Status, publish
 from csnb.runs.folder import HOLD, staged
 from csnb.runs.state import is_running
 

@@ -99,7 +99,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
     return stripes(tmp_path_factory.mktemp("data") / "stripes.npz")
 
 
-@pytest.mark.parametrize("method", csnb.METHODS)
+@pytest.mark.parametrize("method", ["STD", "CSA+L2", "DAFA"])  # test_runner has them all
 def test_papermill_runs_protect_by_every_method(method: str, data: str, tmp_path: Path) -> None:
     options = "(gamma=1e-3)" if "gamma" in csnb.METHODS[method].options else ""
     quick = {"dataset": data, "epochs": 2, "attacks": FEW, "threads": 1}
