@@ -4,7 +4,6 @@ import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from csnb.errors import InputError
@@ -17,8 +16,7 @@ KINDS = ("attacks", "methods", "models", "datasets")
 
 def demo(options: argparse.Namespace) -> None:
     """Execute quickstart.ipynb into a folder, an HTML page beside it; print its tables."""
-    from tempfile import TemporaryDirectory
-
+    from csnb.locks import scratch
     from csnb.paths import NOTEBOOKS, expand
     from csnb.progress import say
 
@@ -35,8 +33,8 @@ def demo(options: argparse.Namespace) -> None:
     from csnb.batch.child import execute
 
     folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix="csnb-") as sockets:
-        execute(source, target, {"runs": str(folder / "runs")}, Path(sockets))
+    with scratch() as sockets:
+        execute(source, target, {"runs": str(folder / "runs")}, sockets)
     page.write_text(nbconvert.HTMLExporter().from_filename(str(target))[0], encoding="utf-8")
     for cell in nbformat.read(target, as_version=4).cells:
         if "summary" in cell.metadata.get("tags", []):

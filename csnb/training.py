@@ -129,7 +129,7 @@ def fit(
             if not (np.isfinite(row["loss"]) and all(p.isfinite().all() for p in weights)):
                 raise InputError(
                     f"training: loss {row['loss']:g} or weights not finite in epoch {epoch + 1}; "
-                    "allowed: finite first weights, and a smaller lr, cost, gamma or eps"
+                    "allowed: finite first weights, a smaller lr, cost, gamma, eps or attack option"
                 )
             history.append(row | {"seconds": time.perf_counter() - start} | measure())
             on_epoch(history[-1])

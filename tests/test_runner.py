@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from making import QUICK, STRIPES, costs_csv, stripes
+from safetensors.torch import save_file
 
 import csnb
 from csnb import (
@@ -121,6 +122,20 @@ def test_what_cannot_run_is_refused_in_one_line_and_leaves_no_folder(
         Run(Experiment(**parameters, runs=str(tmp_path / "runs")))
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_first_weights_that_are_not_finite_are_refused(
+    value: float, data: str, tmp_path: Path
+) -> None:
+    weights = Run(quick(tmp_path / "runs", dataset=data)).model.state_dict()
+    weights["body.fc3.bias"][1] = value
+    (tmp_path / "first").mkdir()
+    save_file(weights, tmp_path / "first" / "model.safetensors")
+    begun = quick(tmp_path / "runs", dataset=data, init_from=str(tmp_path / "first"))
+    with pytest.raises(InputError, match=r"^init_from: .*first holds weights that are not finite"):
+        Run(begun)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_weights_of_another_shape_are_refused(data: str, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from csnb import (
     protect,
 )
 from csnb.losses import REGULARISERS, fuzziness
-from csnb.methods import Task
+from csnb.methods import Batch, Task
 from csnb.models import Normalized
 from csnb.training import Trainer, Update
 

@@ -50,7 +50,7 @@ def perturb(
     if not images.isfinite().all():
         raise InputError(
             f"{spec}: gives pixels that are not finite; "
-            "allowed: a model with finite gradients, and smaller steps"
+            "allowed: a model with finite gradients, and smaller steps or options"
         )
     return images
 

@@ -237,7 +237,8 @@ def load_weights(model: nn.Module, folder: str | Path) -> None:
     except RuntimeError as error:
         file, reason = Path(folder) / "model.safetensors", one_line(error).split(": ", 1)[-1]
         raise InputError(
-            f"init_from: {file} does not hold this model's weights ({reason[:100]})"
+            f"init_from: {file} does not hold this model's weights ({reason[:60]}); "
+            "allowed: those of the same layers"
         ) from None
 
 
@@ -253,5 +254,6 @@ def _tensors(folder: str | Path, what: str) -> dict[str, torch.Tensor]:
         return dict(sorted(load(content).items()))  # it gives them in any order
     except Exception as error:  # safetensors raises types of its own
         raise InputError(
-            f"{what}: {file} does not hold a run's weights ({one_line(error)})"
+            f"{what}: {file} does not hold a run's weights ({one_line(error)}); "
+            "allowed: those of a finished run"
         ) from None

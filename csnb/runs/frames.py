@@ -22,7 +22,8 @@ def read_run(folder: str | Path) -> dict[str, Any]:
     """What a run's result.json says. Raises InputError unless the run is done (see `inspect`)."""
     found = inspect(folder)
     if found.state != "done":
-        raise InputError(f"run {folder}: {found.state}{': ' if found.reason else ''}{found.reason}")
+        said = f"{found.state}{': ' if found.reason else ''}{found.reason}"
+        raise InputError(f"run {folder}: {said}; allowed: one that is done")
     return found.result
 
 

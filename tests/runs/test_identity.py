@@ -610,11 +610,8 @@ def test_classes_called_by_numbers_are_protected_by_name(tmp_path: Path) -> None
     )
     for made, index in ((by_name, 0), (by_index, 1), (last, 2)):
         result = read_run(made.folder)
-        assert (
-            made.protected
-            == index
-            == load_dataset(file).class_index(made.experiment.protected_class)
-        )
+        assert made.protected == (index,)
+        assert load_dataset(file).class_index(made.experiment.protected_class) == index
         assert result["protected"] == [index]
         assert {row["class"] for row in result["scores"] if row["attack"] == "FGSM"} - {""} == {
             str(index + 1)
