@@ -78,7 +78,9 @@ def costs_from_pairs(
     return check_costs(costs)
 
 
-def costs_from_table(table: object, names: Sequence[str], what: str = "cost_matrix") -> np.ndarray:
+def costs_from_table(
+    table: object, names: Sequence[str], what: str = "cost_matrix: the table"
+) -> np.ndarray:
     """A cost matrix (m, m) from numbers in the order of the classes, or from what names them.
 
     ``table``: an array or nested lists, predicted by true; a DataFrame whose index (predicted) and

@@ -259,7 +259,20 @@ NO_COUNT = (
     10**30, 2**63, -1, 2.5, 1e300, math.nan, -math.inf, "2.5", "1e30", "-1", "3/2", "many", None,
     True, [3], 3j, np.float64(2.5), 10**5000, b"\x00",
 )  # fmt: skip
-NO_CLASS = (1.5, True, None, [0], {"a": 1}, b"0", 10**30, math.nan, np.float64(1))
+NO_CLASS = (
+    1.5,
+    True,
+    None,
+    [],
+    [0, 1.5],
+    [[0]],
+    ["a, b", 1],
+    {"a": 1},
+    b"0",
+    10**30,
+    math.nan,
+    np.float64(1),
+)
 NO_PATH = ("\0", LONG, "~nouser/x", "a" * 5000, "x/" + LONG)
 DEEP = "a: " + "[" * 5000 + "]" * 5000
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "\n".join(
@@ -369,7 +382,14 @@ TABLE: list[tuple[str, dict | tuple, str | None]] = [
     # papermill -p
     *cases("papermill", "eps", 1e39, math.nan, "0,3", True, None, [1], np.arange(3), len),
     *cases("papermill", "batch_size", 10**30, "32.5", -1),
-    *cases("papermill", "protected_class", 1.5, None, [0, 1], {3}),
+    *cases("papermill", "protected_class", 1.5, None, [0, None], {3}),
+    *cases("experiment", "protected_class", [0], [0, "b"], ("a", 1), "0, 1", says=RIGHT),
+    *cases("experiment", "offset", 0, 1, -0.1, "costs", True, None, math.nan, [0.1], "1e-400"),
+    *cases("experiment", "offset", "cost", "", 0.05, "1e-3", np.float32(0.5), says=RIGHT),
+    *cases("experiment", "validation", 0, 1, -0.1, "1", math.nan, None),
+    *cases("identity", "cost_matrix", "[[0, 1], [1", "[" * 9000, "{}", [[0, 1], [1, 0]], [1], {},
+           -np.ones((3, 3)), np.full((3, 3), math.nan), [[0, 1e39, 1], [1, 0, 1], [1, 1, 0]]),
+    *cases("identity", "cost_matrix", "[[0,1,2],[1,0,1],[1,1,0]]", 1 - np.eye(3), says=RIGHT),
     *cases("papermill", "params", ["a"], 3, None, "mnits", *NO_PATH, "/dev/zero", says=""),
     ("papermill", {"epoch": 3}, "did you mean epochs?"),
     ("papermill", {"eps": "0.5/255", "batch_size": np.int64(3)}, RIGHT),

@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div, softplus
 
+from csnb.errors import InputError
 from csnb.losses import log_odds, log_softplus, soft_margin
 from csnb.methods.method import Batch, Loss, Method, Task
 from csnb.models import evaluating
@@ -87,6 +88,7 @@ def margin(task: Task) -> Method:
 @method("REST", source="ours: p against the rest")
 def rest(task: Task, *, weight: Term = 3.0, ramp: Ramp = 0.7) -> Method:
     """cross-entropy + weight softplus(-+m)"""
+    _check(task)
 
     def loss(batch: Batch) -> tuple[Tensor, Tensor]:
         logits = _logits(batch)
@@ -100,6 +102,7 @@ def rest(task: Task, *, weight: Term = 3.0, ramp: Ramp = 0.7) -> Method:
 @method("RANK", source="ours, after partial-AUC losses: Narasimhan and Agarwal 2013")
 def rank(task: Task, *, weight: Term = 3.0, share: Share = 0.1, ramp: Ramp = 0.7) -> Method:
     """cross-entropy + weight softplus(m of the others - m of p)"""
+    _check(task)
 
     def loss(batch: Batch) -> tuple[Tensor, Tensor]:
         logits = _logits(batch)
@@ -126,6 +129,7 @@ def budget(
     ramp: Ramp = 0.7,
 ) -> Method:
     """cross-entropy + weight softplus(-m) of p + multiplier softplus(m) of the others"""
+    _check(task)
     multiplier = torch.full((), weight, device=task.costs.device)
 
     def loss(batch: Batch) -> tuple[Tensor, Tensor]:
@@ -215,6 +219,15 @@ def _kl(clean: Tensor, attacked: Tensor) -> Tensor:
     """Of each image. (B,)."""
     logs = (attacked.log_softmax(1), clean.log_softmax(1))
     return kl_div(*logs, reduction="none", log_target=True).sum(1)
+
+
+def _check(task: Task) -> None:
+    """Raises InputError where there is no class to protect, or none to protect it from."""
+    if not 0 < len({*task.protected}) < len(task.costs):
+        raise InputError(
+            f"protected: {len({*task.protected})} of {len(task.costs)} classes; "
+            "allowed: one or more, and not all"
+        )
 
 
 def _logits(batch: Batch) -> Tensor:

@@ -279,3 +279,10 @@ def test_each_learns_stripes(name: str) -> None:
     model = lenet()
     csnb.fit(model, x, y, method=name, costs=COSTS.numpy(), protected=(1,), **settings)
     assert float((model(x).argmax(1) == y).float().mean()) > 0.9
+
+
+@pytest.mark.parametrize("name", ["REST", "RANK", "BUDGET"])
+@pytest.mark.parametrize("protected", [(), (0, 1, 2, 3)])
+def test_a_margin_needs_classes_on_either_side(name: str, protected: tuple[int, ...]) -> None:
+    with pytest.raises(csnb.InputError, match=r"protected: [04] of 4 classes; allowed: "):
+        METHODS.parse(name)(Task(lenet(), COSTS, protected))

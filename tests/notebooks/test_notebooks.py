@@ -105,7 +105,7 @@ def test_papermill_runs_protect_by_every_method(method: str, data: str, tmp_path
     quick = {"dataset": data, "epochs": 2, "attacks": FEW, "threads": 1}
     given = {"method": method + options, "protected_class": "middle"}
     execute("protect", tmp_path, runs=str(tmp_path / "runs"), **quick, **given)
-    (folder,) = (f for f in (tmp_path / "runs").iterdir() if f.name[0] != ".")
+    (folder,) = (tmp_path / "runs").glob("*-p1-*")  # the run compared with protects class 0
     result = csnb.read_run(folder)
     assert result["parameters"]["method"] == method + options.replace("1e-3", "0.001")
     own = [r for r in result["scores"] if r["measure"] == "accuracy" and r["class"] == "middle"]
@@ -121,7 +121,7 @@ def test_a_finished_run_stays_until_protect_has_written_another_from_any_folder(
     (tmp_path / "pyproject.toml").touch()
     quick = {"dataset": data, "epochs": 1, "attacks": "FGSM", "attack_images": "all", "threads": 1}
     execute("protect", tmp_path, cwd=tmp_path, alone=True, **quick)  # as from the shell
-    (folder,) = (f for f in (tmp_path / "runs").iterdir() if f.name[0] != ".")
+    (folder,) = (tmp_path / "runs").glob("*-CSA-*")
     before = {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}
 
     monkeypatch.setenv("CSNB_HOLD", folder.name)  # as in a sweep, where JupyterLab would be

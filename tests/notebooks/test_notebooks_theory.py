@@ -89,6 +89,7 @@ def trained(method: str, schedule: str) -> list:
     given = {"epochs": 2, "batch_size": 4, "adversary": "PGD(steps=1)"}
     experiment = csnb.Experiment(method=method, schedule=schedule, **given)
     made = {"recipe": experiment.recipe(), "threat": experiment.threat(), "seed": 0}
+    made |= {"protected": (0,)}
     model, costs = csnb.build_model("lenet", data), csnb.protect(10, 0)
     x, y = data.x_train[:12], data.y_train[:12]
     csnb.fit(model, x, y, method=method, costs=costs, on_update=updates.append, **made)

@@ -29,6 +29,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from csnb import Experiment, InputError, Run
+from csnb.paths import write_atomically
 from csnb.runs import (
     Stage,
     inspect,
@@ -37,7 +38,6 @@ from csnb.runs import (
     read_run,
     read_weights,
     run_folders,
-    write_atomically,
 )
 from csnb.runs.folder import FILES, HOLD, settle, staged
 
