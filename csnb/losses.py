@@ -48,10 +48,15 @@ def soft_margin(logits: Tensor, protected: Sequence[int]) -> Tensor:
     Their logits' logsumexp less the others'. -log q is softplus(-margin), -log(1 - q) is
     softplus(margin).
     """
+    mine, rest = sides(logits, protected)
+    return mine.logsumexp(1) - rest.logsumexp(1)
+
+
+def sides(logits: Tensor, protected: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """The logits of the protected classes and those of the others, each (B, m), else -inf."""
     own = torch.zeros(logits.shape[1], dtype=torch.bool, device=logits.device)
     own[list(protected)] = True
-    mine, rest = (logits.masked_fill(mask, -torch.inf).logsumexp(1) for mask in (~own, own))
-    return mine - rest
+    return logits.masked_fill(~own, -torch.inf), logits.masked_fill(own, -torch.inf)
 
 
 def log_softplus(x: Tensor) -> Tensor:

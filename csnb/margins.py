@@ -19,6 +19,7 @@ from torch import Tensor
 from csnb.attacks import ATTACKS, ThreatModel, perturb
 from csnb.attacks.threat import BATCH
 from csnb.errors import InputError
+from csnb.losses import sides
 from csnb.models import Normalized
 from csnb.spec import Spec
 from csnb.statistics import Z95, wilson
@@ -31,10 +32,8 @@ EDGE = 1e-12  # of a share that is a sum
 
 def class_margin(logits: Tensor, protected: Sequence[int]) -> Tensor:
     """m for logits (B, m): the protected classes' largest less the others' largest. (B,)."""
-    own = torch.zeros(logits.shape[1], dtype=torch.bool, device=logits.device)
-    own[list(protected)] = True
-    best, rival = (logits.masked_fill(mask, -torch.inf).amax(1) for mask in (~own, own))
-    return best - rival
+    mine, rest = sides(logits, protected)
+    return mine.amax(1) - rest.amax(1)
 
 
 def worst_margins(

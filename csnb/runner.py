@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from csnb.attacks import warn_short
-from csnb.data import load_dataset
+from csnb.data import Dataset, load_dataset
 from csnb.errors import InputError
 from csnb.evaluation import Outcome, evaluate, score
 from csnb.experiment import Experiment
@@ -20,7 +20,6 @@ from csnb.models import Normalized, add_offset, build_model, check_answers
 from csnb.paths import RESULTS, resolve
 from csnb.progress import bar
 from csnb.runs import Stage, inspect, load_weights, provenance, read_run
-from csnb.runs.folder import read_result
 from csnb.runs.kept import keep, margins_file
 from csnb.spec import ATTACKS
 from csnb.training import fit
@@ -97,9 +96,9 @@ class Run:
                     stage.progress(stage="train", **status)
                     shown.step(f"loss {row['loss']:.4f}, accuracy {row['accuracy']:.4f}")
 
-                self.history = fit(
+                history = fit(
                     self.model,
-                    *self._training(self.held == 0),
+                    *self._training(~self.held),
                     method=self.specs["method"][0],
                     costs=self.costs,
                     protected=self.identity.protected,
@@ -109,13 +108,14 @@ class Run:
                     measure=self._monitor if e.monitor else dict,
                     on_epoch=report,
                 )
+            self.seconds["train"] = time.perf_counter() - start
+            if e.offset:
+                self.offset = self._shift()
+                self.seconds["offset"] = time.perf_counter() - start - self.seconds["train"]
         except BaseException as error:
             self._end(remove=isinstance(error, InputError))
             raise
-        self.seconds["train"] = time.perf_counter() - start
-        if e.offset:
-            self.offset = self._shift()
-            self.seconds["offset"] = time.perf_counter() - start - self.seconds["train"]
+        self.history = history
         return self.history
 
     def evaluate(self) -> pd.DataFrame:
@@ -163,7 +163,7 @@ class Run:
             raise InputError("run: not evaluated; allowed: train() and evaluate() before write()")
         stage = self._stage or self._begin()
         outcome = self.outcome
-        stage.write(
+        digests = stage.write(
             self.identity,
             model=self.model,
             history=self.history,
@@ -176,7 +176,7 @@ class Run:
                 "provenance": provenance(next(self.model.parameters()).device),
             },
         )
-        weights = read_result(stage.folder)["sha256"]["model.safetensors"]
+        weights = digests["model.safetensors"]
         for (protected, attack), margins in self._margins.items():
             keep(margins_file(stage.folder, weights, protected, attack), margins)
         self._stage = None
@@ -312,7 +312,12 @@ def load_model(folder: str | Path) -> Normalized:
     The run's data set must be at hand, for the shape of its images.
     """
     e = Experiment.of_result(read_run(folder))
-    model = build_model(e.model, load_dataset(e.dataset, e.data_root), seed=e.seed)
+    return trained_model(folder, e, load_dataset(e.dataset, e.data_root))
+
+
+def trained_model(folder: str | Path, experiment: Experiment, data: Dataset) -> Normalized:
+    """As `load_model`, of a run that is known, on its data set. Raises InputError."""
+    model = build_model(experiment.model, data, seed=experiment.seed)
     load_weights(model, folder)
     return model.eval()
 

@@ -159,8 +159,7 @@ def _train_epoch(
             made = replace(clean, adversarial=trainer.adversarial(clean))
         for stage in todo:
             batch = made if stage == "adversarial" else clean
-            shown = clean.x if batch.adversarial is None else batch.adversarial
-            on_update(Update(epoch + 1, number + 1, stage, shown))
+            on_update(Update(epoch + 1, number + 1, stage, batch.examples))
             trainer.update(batch)
         seen |= dict.fromkeys(todo)
     return list(seen)

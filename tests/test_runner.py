@@ -308,6 +308,24 @@ def test_what_is_held_out_is_not_trained_on(data: str, tmp_path: Path) -> None:
     assert all(equal[:-1]), "the last bias carries the offset"
 
 
+def test_a_run_whose_offset_cannot_be_chosen_is_not_trained_and_not_held(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise InputError("no margins")
+
+    made = Run(quick(tmp_path / "runs", dataset=data, offset="cost"))
+    with monkeypatch.context() as patch:
+        patch.setattr("csnb.runner.worst_margins", refuse)
+        with pytest.raises(InputError, match="no margins"):
+            made.train()
+    assert not [f for f in (tmp_path / "runs").iterdir() if f.name != ".locks"]
+    with pytest.raises(InputError, match="not trained"):
+        made.evaluate()
+    made.train()
+    made._end(remove=True)
+
+
 def test_a_run_without_an_offset_holds_nothing_out(data: str, tmp_path: Path) -> None:
     made = Run(quick(tmp_path, dataset=data))
     assert not made.held.any() and made.offset is None

@@ -35,6 +35,11 @@ class Batch:
     adversarial: Tensor | None = None
     progress: float = 0.0
 
+    @property
+    def examples(self) -> Tensor:
+        """The images of this update: the adversarial ones where there are some, else the clean."""
+        return self.x if self.adversarial is None else self.adversarial
+
 
 @dataclass(frozen=True)
 class Method:
@@ -64,7 +69,7 @@ def on_examples(loss: Loss) -> Callable[[Batch], tuple[Tensor, Tensor]]:
     """
 
     def of_batch(batch: Batch) -> tuple[Tensor, Tensor]:
-        logits = batch.model(batch.x if batch.adversarial is None else batch.adversarial)
+        logits = batch.model(batch.examples)
         return loss(logits, batch.y), logits
 
     return of_batch

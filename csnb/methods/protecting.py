@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy, kl_div, softplus
 
 from csnb.errors import InputError
 from csnb.losses import log_odds, log_softplus, soft_margin
-from csnb.methods.method import Batch, Loss, Method, Task
+from csnb.methods.method import Batch, Loss, Method, Task, on_examples
 from csnb.models import evaluating
 from csnb.spec import Real, method
 
@@ -37,12 +37,10 @@ DIVERGENCE = r"$\beta$ KL(f(x), f(x + $\delta$))"
 def weight(task: Task, *, weight: Weight = 5.0) -> Method:
     """cross-entropy, weighted"""
 
-    def loss(batch: Batch) -> tuple[Tensor, Tensor]:
-        logits = _logits(batch)
-        weights = torch.where(_own(task, batch.y), weight, 1.0)
-        return _mean(cross_entropy(logits, batch.y, reduction="none"), weights), logits
+    def loss(logits: Tensor, y: Tensor) -> Tensor:
+        return _mean(cross_entropy(logits, y, reduction="none"), _raised(task, y, weight))
 
-    return Method(loss, (WEIGHTED,), adversarial=True)
+    return Method(on_examples(loss), (WEIGHTED,), adversarial=True)
 
 
 @method("RADIUS", source="class margin: Xu et al. 2021; Wei et al. 2023")
@@ -54,16 +52,11 @@ def radius(
     ] = 1.1,
 ) -> Method:
     """cross-entropy"""
-
-    def loss(batch: Batch) -> tuple[Tensor, Tensor]:
-        logits = _logits(batch)
-        return cross_entropy(logits, batch.y), logits
-
     return Method(
-        loss,
+        on_examples(cross_entropy),
         (ENTROPY,),
         adversarial=True,
-        radius=lambda batch: torch.where(_own(task, batch.y), factor, 1.0),
+        radius=lambda batch: _raised(task, batch.y, factor),
     )
 
 
@@ -74,15 +67,14 @@ def margin(task: Task) -> Method:
     # being right moves no logit; a mistake that costs nothing is as good as left out
     gaps = (task.costs + diagonal).clamp_min(torch.finfo(task.costs.dtype).tiny).log()
 
-    def loss(batch: Batch) -> tuple[Tensor, Tensor]:
-        logits = _logits(batch)
-        return cross_entropy(logits + gaps.T[batch.y], batch.y), logits
+    def loss(logits: Tensor, y: Tensor) -> Tensor:
+        return cross_entropy(logits + gaps.T[y], y)
 
     def climb(logits: Tensor, labels: Tensor) -> Tensor:
         return log_odds(logits + gaps.T[labels], labels).sum()
 
     terms = ("cross-entropy of f(x) + log C(., y) and y",)
-    return Method(loss, terms, adversarial=True, maximise=lambda batch: climb)
+    return Method(on_examples(loss), terms, adversarial=True, maximise=lambda batch: climb)
 
 
 @method("REST", source="ours: p against the rest")
@@ -91,7 +83,7 @@ def rest(task: Task, *, weight: Term = 3.0, ramp: Ramp = 0.7) -> Method:
     _check(task)
 
     def loss(batch: Batch) -> tuple[Tensor, Tensor]:
-        logits = _logits(batch)
+        logits = batch.model(batch.examples)
         term = softplus(_height(task, logits, batch.y)).mean()
         return cross_entropy(logits, batch.y) + _risen(weight, ramp, batch) * term, logits
 
@@ -105,7 +97,7 @@ def rank(task: Task, *, weight: Term = 3.0, share: Share = 0.1, ramp: Ramp = 0.7
     _check(task)
 
     def loss(batch: Batch) -> tuple[Tensor, Tensor]:
-        logits = _logits(batch)
+        logits = batch.model(batch.examples)
         m, own = soft_margin(logits, task.protected), _own(task, batch.y)
         rivals = m[~own]
         nearest = rivals.topk(min(len(rivals), max(1, round(share * len(rivals))))).values
@@ -133,7 +125,7 @@ def budget(
     multiplier = torch.full((), weight, device=task.costs.device)
 
     def loss(batch: Batch) -> tuple[Tensor, Tensor]:
-        logits = _logits(batch)
+        logits = batch.model(batch.examples)
         m, own = soft_margin(logits, task.protected), _own(task, batch.y)
         misses, over = _average(softplus(-m), own), _average(softplus(m), ~own)
         term = _risen(1.0, ramp, batch) * (weight * misses + multiplier.clone() * over)
@@ -151,7 +143,7 @@ def trades(task: Task, *, beta: Beta = 6.0, weight: Weight = 1.0) -> Method:
     """cross-entropy of clean images + beta KL of these and the attacked"""
 
     def weights(batch: Batch) -> Tensor:
-        return torch.where(_own(task, batch.y), weight, 1.0)
+        return _raised(task, batch.y, weight)
 
     terms = (WEIGHTED, DIVERGENCE) if weight != 1 else (ENTROPY, DIVERGENCE)
     return Method(_trades(beta, weights), terms, adversarial=True, maximise=_divergence)
@@ -230,14 +222,14 @@ def _check(task: Task) -> None:
         )
 
 
-def _logits(batch: Batch) -> Tensor:
-    """Of the adversarial images where there are some, else of the clean ones."""
-    return batch.model(batch.x if batch.adversarial is None else batch.adversarial)
-
-
 def _own(task: Task, y: Tensor) -> Tensor:
     """Which images are of a protected class, (B,) bool."""
     return torch.isin(y, torch.tensor(list(task.protected), dtype=y.dtype, device=y.device))
+
+
+def _raised(task: Task, y: Tensor, factor: float) -> Tensor:
+    """``factor`` for images of a protected class, 1 for others. (B,)."""
+    return torch.where(_own(task, y), factor, 1.0)
 
 
 def _height(task: Task, logits: Tensor, y: Tensor) -> Tensor:

@@ -74,10 +74,11 @@ class Stage:
         history: pd.DataFrame,
         predictions: Mapping[str, np.ndarray],
         result: Mapping[str, Any],
-    ) -> None:
-        """Write the run's files, result.json last; digests are of the bytes that were meant.
+    ) -> dict[str, str]:
+        """Write the run's files, result.json last.
 
-        Raises OSError, which names the file; what was trained is still there, to write again.
+        Returns the digests of the others, of the bytes that were meant. Raises OSError, which names
+        the file; what was trained is still there, to write again.
         """
         weights = {name: v.cpu().contiguous() for name, v in model.state_dict().items()}
         packed = io.BytesIO()
@@ -89,6 +90,7 @@ class Stage:
                 (self.folder / name).write_bytes(content)
             digests[name] = hashlib.sha256(content).hexdigest()
         write_result(self.folder, identity.to_json() | dict(result) | {"sha256": digests})
+        return digests
 
     def publish(self) -> Path:
         """Put the run in its place - unless a sweep does - and let it go; returns its folder."""
