@@ -12,7 +12,7 @@ from csnb.errors import InputError
 from csnb.evaluation import presence
 from csnb.experiment import Experiment
 from csnb.margins import ATTACK, protection, worst_margins
-from csnb.runner import Run, trained_model
+from csnb.runner import Run, find_or_run, trained_model
 from csnb.runs import read_run
 from csnb.runs.kept import keep, margins_file, read_kept
 from csnb.spec import ATTACKS
@@ -45,6 +45,19 @@ def read_margins(
     return margins, own
 
 
+def baseline(run: Run) -> Run | Path:
+    """ADV at the run's parameters: what whoever protects a class must beat; found or trained.
+
+    It knows no class and no costs: there is one of it for all classes. The run itself, where that
+    is it.
+    """
+    shared = {"method": "ADV", "protected_class": 0, "miss_cost": 10.0, "alarm_cost": 10.0}
+    shared |= {"cost_matrix": "", "offset": "", "init_from": "", "attack_images": "all"}
+    experiment = Experiment(**run.experiment.model_dump() | shared)
+    same = experiment.identity(run.data).run_id == run.identity.run_id
+    return run if same else find_or_run(experiment)
+
+
 def _attacked(
     folder: Path, result: Mapping[str, Any], classes: Sequence[int], attack: str
 ) -> np.ndarray:
@@ -58,19 +71,18 @@ def _attacked(
 
 
 def verdict(
-    run: str | Path | Run, base: str | Path, *, budget: float = 0.01, attack: str = ATTACK
+    run: str | Path | Run, base: str | Path | Run, *, budget: float = 0.01, attack: str = ATTACK
 ) -> str:
     """What a run protects more than another one does, in one paragraph of Markdown.
 
-    ``run``: as of `read_margins`. ``base``: the folder of the other, such as adversarial training
-    at the same parameters, on the same test images. Both are free to choose an offset: what is
-    compared is recall of the run's protected classes at ``budget`` false alarms under ``attack``,
-    paired by image. Raises InputError.
+    ``run``: as of `read_margins`. ``base``: the other, such as `baseline`, on the same test images.
+    Both are free to choose an offset: what is compared is recall of the run's protected classes at
+    ``budget`` false alarms under ``attack``, paired by image. Raises InputError.
     """
-    first, second = _known(run), read_run(base)
+    first, second = _known(run), _known(base)
     protected, method = first["protected"], second["parameters"]["method"]
     if first["digests"]["test"] != second["digests"]["test"]:
-        raise InputError(f"base: {Path(base).name} has other test images; allowed: the same")
+        raise InputError(f"base: {second['run']} has other test images; allowed: the same")
     margins, own = read_margins(run, attack=attack)
     rival, _ = read_margins(base, protected=protected, attack=attack)
     names = [first["classes"][p] for p in protected]
@@ -93,8 +105,8 @@ def verdict(
 def _known(run: str | Path | Run) -> Mapping[str, Any]:
     """What a run says of itself."""
     if isinstance(run, Run):
-        return run.identity.to_json() | {"scores": run.scores}
-    return read_run(run)
+        return run.identity.to_json() | {"scores": run.scores, "run": run.folder.name}
+    return {**read_run(run), "run": Path(run).name}
 
 
 def _said(frame: pd.DataFrame, pattern: str) -> str:

@@ -32,6 +32,7 @@ HARD = {SOFT: False} if SOFT in signature(BaseFileLock.__init__).parameters else
 PREFIX = "csnb-"
 YOUNG = 60.0  # seconds in which a new temporary folder may not have its lock yet
 _said, _saying = set[int](), threading.Lock()
+_mine = set[Path]()  # files that this process holds
 
 
 class Lock:
@@ -50,11 +51,19 @@ class Lock:
         except (OSError, NotImplementedError) as error:
             if not _no_locks(error, self.file):
                 raise
+        _mine.add(self.file.absolute())
         return True
 
     def release(self) -> None:
         """Let it go, if it is held."""
+        if self._lock.is_locked:
+            _mine.discard(self.file.absolute())
         self._lock.release()
+
+
+def is_mine(file: Path) -> bool:
+    """Whether it is this very process that holds the lock."""
+    return file.absolute() in _mine
 
 
 def is_held(file: Path) -> bool:

@@ -18,11 +18,11 @@ from torch import Tensor
 
 from csnb.attacks import ATTACKS, ThreatModel, perturb
 from csnb.attacks.threat import BATCH
-from csnb.errors import InputError
+from csnb.errors import InputError, shown
 from csnb.losses import sides
 from csnb.models import Normalized
 from csnb.spec import Spec
-from csnb.statistics import Z95, wilson
+from csnb.statistics import half_width, wilson
 
 ATTACK = "PGD(steps=40, step_size=0, restarts=2)"
 BUDGETS = (0.005, 0.01, 0.02, 0.05, 0.1)  # shares of other classes' images
@@ -108,19 +108,21 @@ def protection(
     *,
     against: ArrayLike | None = None,
     budgets: Sequence[float] = BUDGETS,
+    level: float = 0.95,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Recall at given false alarms, and the area under the curve, with 95 % intervals.
+    """Recall at given false alarms, and the area under the curve, with intervals.
 
     ``margins``: worst margins (N,), or (S, N) of S trainings on the same images, whose mean counts.
     ``own``: (N,) bool, which images are of a protected class. ``against``: another method's, of the
     same shape: what is reported is then the first less the second, paired by image and by training.
 
     A row per ``measure``: "recall" at each of ``budgets`` (``false_alarms``, shares of the other
-    images in (0, 1)), and "area"; ``value`` with ``low`` and ``high``, a bootstrap over images of
-    either kind and over trainings: its percentiles, a recall's never narrower than Wilson's; an
-    area's by the deviation of its logit, which percentiles near 1 fall short of. ``seed``: of the
-    bootstrap. Raises InputError.
+    images in (0, 1)), and "area"; ``value`` with ``low`` and ``high``, which hold the mean over all
+    images and all trainings in ``level`` of cases. Their width is Student's: the variance of a
+    bootstrap over images of either kind, and that of the trainings' values, with Satterthwaite's
+    degrees of freedom; one training says nothing of others. A recall's is never narrower than
+    Wilson's, an area's is that of its logit. ``seed``: of the bootstrap. Raises InputError.
     """
     first, own = _checked(margins, own)
     groups = [first] if against is None else [first, _checked(against, own)[0]]
@@ -130,20 +132,25 @@ def protection(
     wrong = [share for share in budgets if not 0 < share < 1]
     if wrong:
         raise InputError(f"budgets: {wrong[0]!r} is not allowed; allowed: shares between 0 and 1")
+    if not 0 < level < 1:
+        raise InputError(f"level: {shown(level)} is not allowed; allowed: a share between 0 and 1")
     rocs = [[_Roc(margins, own) for margins in group] for group in groups]
-    all_once = np.ones((1, own.size)), np.ones((1, len(first)))
-    value = _means(rocs, budgets, *all_once)[0]
+    each = _measures(rocs, budgets, np.ones((1, own.size)))[0]
     random, draws = np.random.default_rng(seed), []
     for _ in range(DRAWS // CHUNK):
-        draws.append(_means(rocs, budgets, *_redrawn(random, own, len(first))))
-    drawn = np.concatenate(draws)
-    low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
+        draws.append(_measures(rocs, budgets, _redrawn(random, own)).mean(1))
+    drawn, value = np.concatenate(draws), each.mean(0)
     if against is None:
-        ends = wilson(value[:-1] * own.sum(), own.sum())
-        low[:-1], high[:-1] = np.minimum(low[:-1], ends[0]), np.maximum(high[:-1], ends[1])
         least = 1 / (2 * own.sum() * (~own).sum())  # half of what one exchanged pair makes
-        heights = logit(np.clip([value[-1], *drawn[:, -1]], least, 1 - least))
-        low[-1], high[-1] = expit(heights[0] + Z95 * heights[1:].std() * np.array([-1, 1]))
+        for areas in (each, drawn, value[None]):
+            areas[:, -1] = logit(np.clip(areas[:, -1], least, 1 - least))
+    half = half_width(drawn.var(0), each, level)
+    low, high = value - half, value + half
+    if against is None:
+        value[-1], low[-1], high[-1] = expit([value[-1], low[-1], high[-1]])
+        ends = wilson(value[:-1] * own.sum(), own.sum(), level)
+        low[:-1] = np.clip(low[:-1], 0, ends[0])
+        high[:-1] = np.clip(high[:-1], ends[1], 1)
     frame = pd.DataFrame({"measure": ["recall"] * len(budgets) + ["area"]})
     counts = {"n": int(own.sum()), "others": int((~own).sum()), "trainings": len(first)}
     return frame.assign(false_alarms=[*budgets, np.nan], value=value, low=low, high=high, **counts)
@@ -209,27 +216,19 @@ class _Roc:
         return np.stack([*(recall[rows, place] for place in last), area], 1)
 
 
-def _means(
-    rocs: list[list[_Roc]], budgets: Sequence[float], weights: np.ndarray, times: np.ndarray
-) -> np.ndarray:
-    """The measures' mean over trainings, each counted ``times`` (D, S); of two, the difference."""
-    share = times / times.sum(1, keepdims=True)
-    found = []
-    for group in rocs:
-        each = np.stack([roc.measures(weights, budgets) for roc in group], 1)  # (D, S, K + 1)
-        found.append((each * share[:, :, None]).sum(1))
-    return found[0] if len(found) == 1 else found[0] - found[1]
+def _measures(rocs: list[list[_Roc]], budgets: Sequence[float], weights: np.ndarray) -> np.ndarray:
+    """Each training's measures (D, S, K + 1) for weights (D, N); of two groups, the difference."""
+    first, *second = [np.stack([r.measures(weights, budgets) for r in g], 1) for g in rocs]
+    return first - second[0] if second else first
 
 
-def _redrawn(
-    random: np.random.Generator, own: np.ndarray, trainings: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """How often each image (CHUNK, N) and each training (CHUNK, S) is drawn."""
+def _redrawn(random: np.random.Generator, own: np.ndarray) -> np.ndarray:
+    """How often each image is drawn. (CHUNK, N)."""
     weights = np.zeros((CHUNK, own.size))
     for kind in (own, ~own):
         n = int(kind.sum())
         weights[:, kind] = random.multinomial(n, np.full(n, 1 / n), CHUNK)
-    return weights, random.multinomial(trainings, np.full(trainings, 1 / trainings), CHUNK)
+    return weights
 
 
 def _checked(margins: ArrayLike, own: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

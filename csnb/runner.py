@@ -19,7 +19,7 @@ from csnb.margins import ATTACK, choose_offset, worst_margins
 from csnb.models import Normalized, add_offset, build_model, check_answers
 from csnb.paths import RESULTS, resolve
 from csnb.progress import bar
-from csnb.runs import Stage, inspect, load_weights, provenance, read_run
+from csnb.runs import Stage, inspect, is_here, load_weights, provenance, read_run
 from csnb.runs.kept import keep, margins_file
 from csnb.spec import ATTACKS
 from csnb.training import fit
@@ -301,7 +301,8 @@ def find_or_run(experiment: Experiment) -> Path:
             print(f"ran {folder.name}")
             return folder
         except InputError:
-            if inspect(own / identity.run_id, identity).state != "running":
+            folder = own / identity.run_id  # this process would wait for itself
+            if is_here(folder) or inspect(folder, identity).state != "running":
                 raise
             time.sleep(PAUSE)  # another process is at it
 

@@ -1,19 +1,39 @@
-"""Intervals at 95 % of shares, of their means and differences, and paired tests."""
+"""Intervals of shares, of their means and differences, and paired tests."""
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import bdtr
-
-Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
+from scipy.special import bdtr, ndtri, stdtrit
 
 
-def wilson(correct: ArrayLike, total: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """95 % score interval of ``correct`` out of ``total`` > 0, elementwise (Wilson 1927)."""
-    n = np.asarray(total, dtype=float)
+def wilson(
+    correct: ArrayLike, total: ArrayLike, level: float = 0.95
+) -> tuple[np.ndarray, np.ndarray]:
+    """Score interval of ``correct`` out of ``total`` > 0, elementwise (Wilson 1927)."""
+    n, z = np.asarray(total, dtype=float), ndtri((1 + level) / 2)
     share = np.asarray(correct) / n
-    centre = (share + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
-    half = Z95 / (1 + Z95**2 / n) * np.sqrt(share * (1 - share) / n + Z95**2 / (4 * n**2))
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     return np.clip(centre - half, 0, share), np.clip(centre + half, share, 1)
+
+
+def half_width(variance: ArrayLike, each: ArrayLike, level: float = 0.95) -> np.ndarray:
+    """Half of the interval of a mean over trainings that were measured on the same images. (K,).
+
+    ``variance``: of the mean, from drawing other images. ``each``: its value in each training,
+    (S, K). Both variances are added and taken for Student's t with Satterthwaite's degrees of
+    freedom (Biometrics Bulletin 2, 1946). The images' part of the trainings' variance counts twice,
+    which is on the safe side. Of one training, images alone are drawn.
+    """
+    variance, each = np.asarray(variance, dtype=float), np.asarray(each, dtype=float)
+    trainings = len(each)
+    if trainings == 1:
+        return ndtri((1 + level) / 2) * np.sqrt(variance)
+    of_trainings = each.var(0, ddof=1) / trainings
+    total = variance + of_trainings
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        ratio = np.where(of_trainings > 0, total / of_trainings, np.inf)
+        freedom = (trainings - 1) * ratio**2
+    return stdtrit(freedom, (1 + level) / 2) * np.sqrt(total)
 
 
 def difference(

@@ -8,7 +8,7 @@ from making import QUICK, stripes
 
 import csnb
 from csnb import Experiment, InputError, find_or_run, load_model, read_margins, read_run
-from csnb.curves import verdict
+from csnb.curves import baseline, verdict
 from csnb.margins import protection, worst_margins
 
 WEAK = "PGD(steps=3, step_size=0)"
@@ -107,6 +107,23 @@ def test_protection_and_loss_are_told_apart(place: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("csnb.curves.presence", lambda scores, name: lost)
     assert verdict(*runs).startswith(f"**{lost}** **Against ADV with an offset: protected more.**")
     assert "Against CSA with an offset: PROTECTED LESS." in verdict(*runs[::-1])
+
+
+def test_the_baseline_is_one_for_all_classes_and_the_run_itself_where_it_is_that(
+    place: Path, tmp_path: Path
+) -> None:
+    asked = QUICK | {"dataset": str(place / "stripes.npz"), "runs": str(tmp_path), "seed": 4}
+    adv = csnb.Run(Experiment(**asked | {"method": "ADV", "attack_images": "all"}))
+    assert baseline(adv) is adv
+    adv.train()
+    adv.evaluate()
+    with pytest.raises(InputError, match="it is under way"):  # and no waiting for itself
+        find_or_run(adv.experiment)
+    folder = adv.write()
+    for method, p in (("CSA", 1), ("ADV", 2)):
+        other = Experiment(**asked | {"method": method, "protected_class": p, "alarm_cost": 3.0})
+        assert baseline(csnb.Run(other)) == folder
+    assert "the same network" in verdict(adv, adv, attack=WEAK)
 
 
 def test_runs_of_other_images_are_not_compared(place: Path, tmp_path: Path) -> None:

@@ -191,6 +191,29 @@ def test_intervals_cover_what_infinitely_many_images_would_give(gap: float) -> N
     assert min(held.values()) >= 0.9 * cases, held
 
 
+def test_intervals_cover_what_infinitely_many_images_and_trainings_would_give() -> None:
+    budget, cases, held = 0.05, 100, {"recall": 0, "area": 0}
+    rng, own = np.random.default_rng(3), np.arange(300) < 100
+    gaps = 2 + rng.normal(0, 0.4, 100_000)  # what one training gives or another
+    gain = np.mean(ndtr(gaps - norm.ppf(1 - budget))) - ndtr(2 - norm.ppf(1 - budget))
+    true = {"recall": gain, "area": np.mean(ndtr(gaps / np.sqrt(2))) - ndtr(np.sqrt(2))}
+    for _ in range(cases):
+        hard = rng.normal(0, 0.8, 300)  # the images, for every training
+        each = hard + rng.normal(0, 0.6, (2, 3, 300)) + 2 * own
+        each[0] += rng.normal(0, 0.4, (3, 1)) * own
+        for row in protection(each[0], own, against=each[1], budgets=[budget]).itertuples():
+            held[row.measure] += row.low <= true[row.measure] <= row.high
+    assert min(held.values()) >= 0.9 * cases, held
+
+
+def test_a_higher_level_is_a_wider_interval() -> None:
+    margins, own = drawn()
+    wide, narrow = (protection(margins, own, level=level) for level in (0.999, 0.5))
+    assert (wide["low"] < narrow["low"]).all() and (narrow["high"] < wide["high"]).all()
+    with pytest.raises(InputError, match=r"^level: 95 is not allowed; allowed: a share between"):
+        protection(margins, own, level=95)
+
+
 @pytest.mark.parametrize(
     ("margins", "own", "says"),
     [

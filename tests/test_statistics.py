@@ -4,18 +4,46 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest, norm
+from scipy.stats import binomtest, norm, t, ttest_1samp
 
-from csnb.statistics import Z95, average, difference, holm, mcnemar, weighted_sum, wilson
+from csnb.statistics import (
+    average,
+    difference,
+    half_width,
+    holm,
+    mcnemar,
+    weighted_sum,
+    wilson,
+)  # fmt: skip
 
 
-def interval(correct: int, total: int) -> tuple[float, float]:
-    found = binomtest(correct, total).proportion_ci(method="wilson")
+def interval(correct: int, total: int, level: float = 0.95) -> tuple[float, float]:
+    found = binomtest(correct, total).proportion_ci(level, method="wilson")
     return found.low, found.high
 
 
-def test_z95_is_the_normal_quantile() -> None:
-    assert norm.ppf(0.975) == Z95
+@pytest.mark.parametrize("level", [0.5, 0.99, 0.9999])
+def test_wilson_has_the_level_that_is_asked_for(level: float) -> None:
+    np.testing.assert_allclose(wilson(7, 90, level), interval(7, 90, level), rtol=1e-12)
+
+
+def test_the_interval_of_trainings_alone_is_students() -> None:
+    each = np.array([0.71, 0.78, 0.69, 0.80])
+    low, high = ttest_1samp(each, 0).confidence_interval(0.9)
+    half = half_width([0.0], each[:, None], 0.9)
+    np.testing.assert_allclose([each.mean() - half[0], each.mean() + half[0]], [low, high])
+
+
+def test_images_and_trainings_add_up_with_satterthwaites_degrees_of_freedom() -> None:
+    # of the trainings .02 ** 2 / 2 = .0002, of the images .0003; one degree times (5 / 2) ** 2
+    half = half_width([0.0003], [[0.5], [0.5 + 0.02 * np.sqrt(2)]], 0.95)
+    np.testing.assert_allclose(half, t.ppf(0.975, 6.25) * np.sqrt(0.0005))
+
+
+def test_where_trainings_agree_or_there_is_one_images_alone_count() -> None:
+    for each in ([[0.4]], [[0.4], [0.4]]):
+        np.testing.assert_allclose(half_width([0.01], each, 0.99), 0.1 * norm.ppf(0.995))
+    assert half_width([0.0], [[1.0], [1.0]]) == 0
 
 
 def test_wilson_is_scipys_interval_from_none_to_all() -> None:

@@ -11,7 +11,7 @@ from csnb.runs.folder import (
 from csnb.runs.frames import read_histories, read_hits, read_run, read_runs, read_scores
 from csnb.runs.identity import Identity
 from csnb.runs.provenance import provenance
-from csnb.runs.state import Status, inspect, progress, status
+from csnb.runs.state import Status, inspect, is_here, progress, status
 
 __all__ = [
     "Identity",
@@ -19,6 +19,7 @@ __all__ = [
     "Stage",
     "Status",
     "inspect",
+    "is_here",
     "load_weights",
     "progress",
     "provenance",

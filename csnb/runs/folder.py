@@ -47,9 +47,7 @@ class Stage:
         try:
             (runs / ".locks").mkdir(parents=True, exist_ok=True)
             if not self.lock.acquire(PATIENCE):
-                raise InputError(
-                    f"run {run_id}: another process is at it; allowed: when that has ended"
-                )
+                raise InputError(f"run {run_id}: it is under way; allowed: when that has ended")
             settle(runs, run_id)
             clear(self.folder)
             self.folder.mkdir()

@@ -16,7 +16,7 @@ import pandas as pd
 from safetensors import safe_open
 
 from csnb.errors import one_line, printable
-from csnb.locks import Lock, is_held
+from csnb.locks import Lock, is_held, is_mine
 from csnb.paths import read_file
 from csnb.runs.folder import (
     FILES,
@@ -189,6 +189,11 @@ def progress(folder: Path) -> str:
 def is_running(folder: Path) -> bool:
     """Whether a process holds this run."""
     return is_held(folder.parent / ".locks" / folder.name)
+
+
+def is_here(folder: Path) -> bool:
+    """Whether it is this very process that holds this run."""
+    return is_mine(folder.parent / ".locks" / folder.name)
 
 
 def _settle(folder: Path) -> None:

@@ -393,7 +393,7 @@ def test_a_second_one_at_the_same_run_is_refused_and_changes_nothing(folder: Pat
     first = Stage(runs, run_id)
     first.progress(stage="train", epoch=1, epochs=2, loss=0.5)
     before = contents(runs)
-    with pytest.raises(InputError, match="another process is at it") as error:
+    with pytest.raises(InputError, match="it is under way") as error:
         Stage(runs, run_id)
     assert run_id in one_line(error) and contents(runs) == before
     first.release()

@@ -670,7 +670,7 @@ def test_a_second_run_of_one_id_is_refused_while_the_first_is_at_it(
 ) -> None:
     first, second = (Run(quick(tmp_path, dataset=data)) for _ in range(2))
     first.train()
-    with pytest.raises(InputError, match="another process is at it"):
+    with pytest.raises(InputError, match="it is under way"):
         second.train()
     first.evaluate()
     first.write()
@@ -694,7 +694,7 @@ def test_many_at_one_id_at_once_leave_one_run_that_is_whole(data: str, tmp_path:
         thread.start()
     for thread in threads:
         thread.join()
-    assert all("another process is at it" in message for message in refused)
+    assert all("it is under way" in message for message in refused)
     (name,) = ids(tmp_path)
     assert inspect(tmp_path / "runs" / name).state == "done"
 

@@ -65,7 +65,7 @@ def test_a_live_run_is_running_and_a_killed_one_interrupted(runs: Path) -> None:
             rows = status(runs).values.tolist()
             assert rows == [[again, "done", ""], [first, "running", found.reason]]
             for run_id in (again, first):
-                with pytest.raises(InputError, match="another process is at it"):
+                with pytest.raises(InputError, match="it is under way"):
                     Stage(runs, run_id)
         finally:
             os.kill(process.pid, signal.SIGKILL)
