@@ -2,8 +2,9 @@
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from csnb.errors import InputError
@@ -12,34 +13,59 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
 KINDS = ("attacks", "methods", "models", "datasets")
+DEMO = ("quickstart", "protect_best")
 
 
 def demo(options: argparse.Namespace) -> None:
-    """Execute quickstart.ipynb into a folder, an HTML page beside it; print its tables."""
+    """Execute two notebooks into a folder, HTML pages beside them; print what they found.
+
+    quickstart.ipynb is the paper's idea, protect_best.ipynb what of it protects a class.
+    """
     from csnb.locks import scratch
     from csnb.paths import NOTEBOOKS, expand
-    from csnb.progress import say
 
-    source = NOTEBOOKS / "quickstart.ipynb"
     folder = expand(options.folder, "folder").resolve()
-    target, page = folder / "quickstart.ipynb", folder / "quickstart.html"
-    if not source.is_file():
+    sources = [NOTEBOOKS / f"{name}.ipynb" for name in DEMO]
+    missing = [source for source in sources if not source.is_file()]
+    if missing:
         raise InputError(
-            f"demo: no {source}; allowed: a checkout of csnb, installed with pip install -e"
+            f"demo: no {missing[0]}; allowed: a checkout of csnb, installed with pip install -e"
         )
+    folder.mkdir(parents=True, exist_ok=True)
+    with scratch() as sockets:
+        for source in sources:
+            _demonstrate(source, folder, sockets)
+
+
+def _demonstrate(source: Path, folder: Path, sockets: Path) -> None:
+    """Execute one notebook, print its summary cells."""
     import nbconvert
     import nbformat
 
     from csnb.batch.child import execute
+    from csnb.progress import say
 
-    folder.mkdir(parents=True, exist_ok=True)
-    with scratch() as sockets:
-        execute(source, target, {"runs": str(folder / "runs")}, sockets)
+    target = folder / source.name
+    page = target.with_suffix(".html")
+    execute(source, target, {"runs": str(folder / "runs")}, sockets)
     page.write_text(nbconvert.HTMLExporter().from_filename(str(target))[0], encoding="utf-8")
     for cell in nbformat.read(target, as_version=4).cells:
         if "summary" in cell.metadata.get("tags", []):
-            say("\n" + "".join(output.get("text", "") for output in cell.outputs).rstrip())
-    say(f"\nnotebook  {target}\npage      {page}")
+            for output in cell.outputs:
+                say(_as_text(output.get("data", {})))
+    say(f"\nnotebook  {target}\npage      {page}\n")
+
+
+def _as_text(data: Mapping[str, str]) -> str:
+    """What a terminal can show of a cell's output: Markdown as it is, a table in columns."""
+    from bs4 import BeautifulSoup
+
+    page = BeautifulSoup(data.get("text/html", ""), "html.parser")
+    rows = [[" ".join(c.get_text(" ").split()) for c in row(["th", "td"])] for row in page("tr")]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=False)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    captions = [caption.get_text() for caption in page("caption")]
+    return "\n".join(["", data.get("text/markdown", ""), *captions, *lines])
 
 
 def sweep(options: argparse.Namespace) -> int:

@@ -1,6 +1,10 @@
-"""The protection curves of runs, whose margins are kept beside their predictions."""
+"""The protection curves of runs: read, judged against adversarial training, methods ranked by them.
 
-from collections.abc import Mapping, Sequence
+Their margins are kept beside the runs' predictions.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +15,12 @@ from csnb.data import load_dataset
 from csnb.errors import InputError
 from csnb.evaluation import presence
 from csnb.experiment import Experiment
-from csnb.margins import ATTACK, protection, worst_margins
+from csnb.margins import ATTACK, Reached, protection, worst_margins
 from csnb.runner import Run, find_or_run, trained_model
-from csnb.runs import read_run
+from csnb.runs import inspect, read_run
 from csnb.runs.kept import keep, margins_file, read_kept
-from csnb.spec import ATTACKS
+from csnb.spec import ATTACKS, METHODS
+from csnb.statistics import half_width
 
 
 def read_margins(
@@ -129,3 +134,172 @@ def _price(runs: Sequence[Mapping[str, Any]], protected: Sequence[int]) -> str:
     attacked = "" if len(parts) > 1 else ", which this run did not attack"
     other = runs[1]["parameters"]["method"]
     return f"Accuracy of the other classes{attacked}, in brackets that of {other}: {known}."
+
+
+def rank(
+    runs: Mapping[str, Sequence[str | Path]],
+    protected: Sequence[int],
+    *,
+    base: str = "ADV",
+    budget: float = 0.01,
+    attack: str = ATTACK,
+) -> pd.DataFrame:
+    """Methods by how much of a class they protect, the best first; each against ``base``.
+
+    ``runs``: by method, folders of finished runs that attacked all test images, in the same order
+    of seeds; ``base`` among them. ``protected``: indices of the class, or classes, asked about.
+
+    A row per method. ``recall`` at ``budget`` false alarms under ``attack``, with ``low`` and
+    ``high``; ``gain``: that less the base's, paired by image and seed; ``area`` under the curve;
+    ``clean`` and ``robust``: average accuracy of all classes, the latter under that attack of the
+    run's own which leaves least; ``price``: the robust one less the base's; ``time`` of training by
+    the base's; in how many of the ``trainings`` the class was ``lost``: half of the base's clean
+    recall is not reached. Intervals hold at 95 % (see `csnb.protection`), those of gain and price
+    for all methods at once (Bonferroni). Raises InputError.
+    """
+    if base not in runs or len({len(folders) for folders in runs.values()}) > 1 or not runs[base]:
+        counts = ", ".join(f"{len(folders)} of {name}" for name, folders in runs.items())
+        raise InputError(f"runs: {counts}; allowed: as many of each method, {base!r} among them")
+    groups = {name: [_Trained(f, protected, attack) for f in runs[name]] for name in runs}
+    first = groups[base][0]
+    if any(not np.array_equal(run.labels, first.labels) for g in groups.values() for run in g):
+        raise InputError("runs: of different test images; allowed: runs of one data set")
+    level = 1 - 0.05 / max(1, len(runs) - 1)
+    reached = {
+        name: Reached(np.stack([run.margins for run in group]), first.own, [budget])
+        for name, group in groups.items()
+    }
+    rows = {name: _row(reached[name], reached[base], level) for name in groups}
+    for name, group in groups.items():
+        rows[name] |= _cost(group, groups[base], level)
+    frame = pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
+    return frame.sort_values("gain", ascending=False, kind="stable")
+
+
+def recommendation(ranking: pd.DataFrame, name: str, *, base: str = "ADV") -> str:
+    """What to use for class ``name``, in one sentence of Markdown. ``ranking``: of `rank`."""
+    others = ranking.drop(index=base)
+    sure = others[(others["gain_low"] > 0) & (others["lost"] == 0)]
+    best = (sure if len(sure) else others).iloc[:1]
+    if best.empty:
+        return f"**Use {base} with an offset for {name!r}**: nothing else was tried."
+    (method, row), trainings = next(best.iterrows()), int(ranking["trainings"].iloc[0])
+    gain = f"{row['gain']:+.3f} [{row['gain_low']:+.3f}, {row['gain_high']:+.3f}]"
+    price = f"{row['price']:+.3f} [{row['price_low']:+.3f}, {row['price_high']:+.3f}]"
+    over = f"{trainings} training{'s' if trainings > 1 else ''} of each of {len(ranking)} methods"
+    about = f"recall at equal false alarms {gain}, average robust accuracy {price}, {over}"
+    if len(sure):
+        return f"**Use {method} for {name!r}**: against {base} with an offset, {about}."
+    return (
+        f"**Use {base} with an offset for {name!r}**: no method is shown to protect it more; "
+        f"the nearest, {method}: {about}."
+    )
+
+
+def comparable(folder: str | Path, ids: Iterable[str], p: int | str) -> dict[str, dict[int, Path]]:
+    """Of these runs in ``folder``, those that are done and say something of class ``p``.
+
+    ``p``: index or name. Folders by method and seed. A method's name has its options, costs that
+    are not 10 and 10, and epochs that are not those of most runs. One that knows no class, such as
+    ADV, stands there for every class.
+    """
+    results = {}
+    for run in ids:
+        status = inspect(Path(folder, run))
+        if status.state == "done":
+            results[status.folder] = status.result
+    usual = Counter(r["parameters"]["epochs"] for r in results.values()).most_common(1)
+    found: dict[str, dict[int, Path]] = {}
+    for place, result in results.items():
+        wanted = p if isinstance(p, int) else result["classes"].index(p)
+        if result["protected"] == [wanted] or not _knows_class(result):
+            name, asked = _named(result, usual[0][0]), result["parameters"]
+            found.setdefault(name, {})[asked["seed"]] = place
+    return found
+
+
+def _knows_class(result: Mapping[str, Any]) -> bool:
+    """Whether training tells a class from the others; without weight or costs nothing does."""
+    spec, costs = METHODS.parse(result["parameters"]["method"]), np.array(result["costs"])
+    if spec.name in ("STD", "ADV"):
+        return False
+    if spec.name == "TRADES":
+        return spec.options.get("weight", 1) != 1
+    alike = np.ptp(costs[~np.eye(len(costs), dtype=bool)]) == 0
+    return not (spec.name in ("CSA", "CSE", "MARGIN") and alike)
+
+
+def _named(result: Mapping[str, Any], usual: int) -> str:
+    asked, name = result["parameters"], METHODS.parse(result["parameters"]["method"]).label
+    costs = dict.fromkeys([asked["miss_cost"], asked["alarm_cost"]])
+    if list(costs) != [10.0]:
+        name += ", costs " + " and ".join(f"{cost:g}" for cost in costs)
+    return name if asked["epochs"] == usual else f"{name}, {asked['epochs']} epochs"
+
+
+class _Trained:
+    """What a finished run answers, and its worst margins."""
+
+    def __init__(self, folder: str | Path, protected: Sequence[int], attack: str) -> None:
+        self.margins, self.own = read_margins(folder, protected=protected, attack=attack)
+        self.protected, result = list(protected), read_run(folder)
+        with np.load(Path(folder, "predictions.npz")) as arrays:
+            self.labels, attacked, self.clean = (arrays[n] for n in ("labels", "attacked", "clean"))
+            names = [n for n in arrays.files if n not in ("labels", "attacked", "clean")]
+            if not names or len(attacked) < len(self.labels):
+                raise InputError(
+                    f"{Path(folder).name}: {len(attacked)} of {len(self.labels)} test images "
+                    "attacked; allowed: runs of attack_images all"
+                )
+            hits = [arrays[n] == self.labels[attacked] for n in names]
+        self.robust = min(hits, key=self.average)
+        self.seconds = float(result["seconds"]["train"])
+
+    @property
+    def recall(self) -> float:
+        """Of the protected classes, clean."""
+        return float(np.isin(self.clean[self.own], self.protected).mean())
+
+    def average(self, values: np.ndarray) -> float:
+        """Mean over the classes of the mean over their images."""
+        return float(np.mean([values[self.labels == c].mean() for c in np.unique(self.labels)]))
+
+
+def _row(reached: Reached, base: Reached, level: float) -> dict[str, float]:
+    """What the curve gives."""
+    alone = reached.frame()
+    row = dict(zip(("recall", "low", "high"), _ends(alone), strict=True))
+    row |= dict(
+        zip(("gain", "gain_low", "gain_high"), _ends(reached.frame(base, level)), strict=True)
+    )
+    return row | {"area": float(alone["value"].iloc[1])}
+
+
+def _cost(group: Sequence[_Trained], base: Sequence[_Trained], level: float) -> dict[str, float]:
+    """What all classes pay, and the training."""
+    row = {"clean": float(np.mean([run.average(run.clean == run.labels) for run in group]))}
+    row |= {"robust": float(np.mean([run.average(run.robust) for run in group]))}
+    price, half = _robust_gap(group, base, level)
+    row |= {"price": price, "price_low": price - half, "price_high": price + half}
+    seconds = [np.mean([run.seconds for run in g]) for g in (group, base)]
+    lost = sum(a.recall < b.recall / 2 for a, b in zip(group, base, strict=True))
+    return row | {"time": seconds[0] / seconds[1], "lost": lost, "trainings": len(group)}
+
+
+def _robust_gap(
+    group: Sequence[_Trained], base: Sequence[_Trained], level: float
+) -> tuple[float, float]:
+    """Average robust accuracy less the base's, paired by image and seed; half its interval."""
+    pairs, run = zip(group, base, strict=True), base[0]
+    gaps = np.stack([a.robust.astype(float) - b.robust for a, b in pairs])
+    each, of_image = np.array([run.average(gap) for gap in gaps]), gaps.mean(0)
+    classes = np.unique(run.labels)
+    spread = [of_image[run.labels == c].var() / (run.labels == c).sum() for c in classes]
+    variance = np.sum(spread) / len(classes) ** 2
+    return float(each.mean()), float(half_width([variance], each[:, None], level)[0])
+
+
+def _ends(frame: pd.DataFrame) -> tuple[float, float, float]:
+    """Value, low and high of the first row."""
+    value, low, high = frame[["value", "low", "high"]].iloc[0]
+    return float(value), float(low), float(high)

@@ -26,7 +26,7 @@ from csnb.statistics import half_width, wilson
 
 ATTACK = "PGD(steps=40, step_size=0, restarts=2)"
 BUDGETS = (0.005, 0.01, 0.02, 0.05, 0.1)  # shares of other classes' images
-DRAWS, CHUNK = 1000, 50  # of a bootstrap; so many in memory at once
+DRAWS, CHUNK = 400, 50  # of a bootstrap, for its variance; so many in memory at once
 EDGE = 1e-12  # of a share that is a sum
 
 
@@ -96,10 +96,12 @@ def protection_curve(margins: ArrayLike, own: ArrayLike) -> pd.DataFrame:
     InputError.
     """
     (margins,), own = _checked(margins, own)
-    alarms, recall = _Roc(margins, own).rates(np.ones((1, own.size)))
-    offsets = -np.unique(margins)[::-1]  # at each b, what is above -b is called p
-    frame = {"false_alarms": alarms[0], "recall": recall[0], "offset": [*offsets, np.inf]}
-    return pd.DataFrame(frame)
+    levels = np.unique(margins)[::-1]  # at the offset -v, what is above v is called p
+    frame = {}
+    for name, kind in (("false_alarms", ~own), ("recall", own)):
+        below = np.searchsorted(np.sort(margins[kind]), levels)
+        frame[name] = [0.0, *(1 - below / kind.sum())]
+    return pd.DataFrame(frame).assign(offset=[*-levels, np.inf])
 
 
 def protection(
@@ -125,35 +127,62 @@ def protection(
     Wilson's, an area's is that of its logit. ``seed``: of the bootstrap. Raises InputError.
     """
     first, own = _checked(margins, own)
-    groups = [first] if against is None else [first, _checked(against, own)[0]]
-    if groups[-1].shape != first.shape:
-        shapes = f"shaped {groups[-1].shape}; allowed: {first.shape}, the same images and trainings"
+    second = None if against is None else _checked(against, own)[0]
+    if second is not None and second.shape != first.shape:
+        shapes = f"shaped {second.shape}; allowed: {first.shape}, the same images and trainings"
         raise InputError(f"against: margins {shapes}")
     wrong = [share for share in budgets if not 0 < share < 1]
     if wrong:
         raise InputError(f"budgets: {wrong[0]!r} is not allowed; allowed: shares between 0 and 1")
     if not 0 < level < 1:
         raise InputError(f"level: {shown(level)} is not allowed; allowed: a share between 0 and 1")
-    rocs = [[_Roc(margins, own) for margins in group] for group in groups]
-    each = _measures(rocs, budgets, np.ones((1, own.size)))[0]
-    random, draws = np.random.default_rng(seed), []
-    for _ in range(DRAWS // CHUNK):
-        draws.append(_measures(rocs, budgets, _redrawn(random, own)).mean(1))
-    drawn, value = np.concatenate(draws), each.mean(0)
-    if against is None:
-        least = 1 / (2 * own.sum() * (~own).sum())  # half of what one exchanged pair makes
-        for areas in (each, drawn, value[None]):
-            areas[:, -1] = logit(np.clip(areas[:, -1], least, 1 - least))
-    half = half_width(drawn.var(0), each, level)
-    low, high = value - half, value + half
-    if against is None:
-        value[-1], low[-1], high[-1] = expit([value[-1], low[-1], high[-1]])
-        ends = wilson(value[:-1] * own.sum(), own.sum(), level)
-        low[:-1] = np.clip(low[:-1], 0, ends[0])
-        high[:-1] = np.clip(high[:-1], ends[1], 1)
-    frame = pd.DataFrame({"measure": ["recall"] * len(budgets) + ["area"]})
-    counts = {"n": int(own.sum()), "others": int((~own).sum()), "trainings": len(first)}
-    return frame.assign(false_alarms=[*budgets, np.nan], value=value, low=low, high=high, **counts)
+    reached = Reached(first, own, budgets, seed)
+    rival = None if second is None else Reached(second, own, budgets, seed)
+    return reached.frame(rival, level)
+
+
+class Reached:
+    """What `protection` reports of margins (S, N) of S trainings, as measured and as drawn again.
+
+    ``each``: recall at each budget, then the area, (S, K + 1). ``drawn``: their mean over trainings
+    for other images, (DRAWS, K + 1), the same ones for equal seeds.
+    """
+
+    def __init__(
+        self, margins: np.ndarray, own: np.ndarray, budgets: Sequence[float], seed: int = 0
+    ) -> None:
+        self.own, self.budgets = own, budgets
+        rocs, random = [_Roc(row, own) for row in margins], np.random.default_rng(seed)
+        once = [np.ones((1, int(kind.sum()))) for kind in (own, ~own)]
+        self.each = np.concatenate([roc.measures(*once, budgets) for roc in rocs])
+        drawn = []
+        for _ in range(DRAWS // CHUNK):
+            weights = [_redrawn(random, int(kind.sum())) for kind in (own, ~own)]
+            drawn.append(np.mean([roc.measures(*weights, budgets) for roc in rocs], axis=0))
+        self.drawn = np.concatenate(drawn)
+
+    def frame(self, against: "Reached | None" = None, level: float = 0.95) -> pd.DataFrame:
+        """The frame of `protection`; ``against``: of the same images and trainings."""
+        own, each, drawn = self.own, self.each.copy(), self.drawn.copy()
+        if against is not None:
+            each, drawn = each - against.each, drawn - against.drawn
+        value = each.mean(0)
+        if against is None:
+            least = 1 / (2 * own.sum() * (~own).sum())  # half of what one exchanged pair makes
+            for areas in (each, drawn, value[None]):
+                areas[:, -1] = logit(np.clip(areas[:, -1], least, 1 - least))
+        half = half_width(drawn.var(0), each, level)
+        low, high = value - half, value + half
+        if against is None:
+            value[-1], low[-1], high[-1] = expit([value[-1], low[-1], high[-1]])
+            ends = wilson(value[:-1] * own.sum(), own.sum(), level)
+            low[:-1] = np.clip(low[:-1], 0, ends[0])
+            high[:-1] = np.clip(high[:-1], ends[1], 1)
+        measures = ["recall"] * len(self.budgets) + ["area"]
+        counts = {"n": int(own.sum()), "others": int((~own).sum()), "trainings": len(each)}
+        alarms = [*self.budgets, np.nan]
+        frame = {"measure": measures, "false_alarms": alarms, "value": value}
+        return pd.DataFrame(frame | {"low": low, "high": high} | counts)
 
 
 def choose_offset(
@@ -193,42 +222,34 @@ class _Roc:
     """The order of a network's margins, in which any weights of the images give a curve."""
 
     def __init__(self, margins: np.ndarray, own: np.ndarray) -> None:
-        self.order, self.own = np.argsort(-margins, kind="stable"), own
-        descending = margins[self.order]
-        # equal margins are called p together
-        self.starts = np.flatnonzero(np.r_[True, descending[1:] < descending[:-1]])
+        mine, others = margins[own], margins[~own]
+        self.mine, self.others = np.argsort(-mine), np.argsort(-others)
+        mine, others = -mine[self.mine], -others[self.others]  # both rise
+        # how many of the others lie above each of p's, and with those level with it
+        self.above = np.searchsorted(others, mine), np.searchsorted(others, mine, side="right")
+        self.better = np.searchsorted(mine, others)  # how many of p's lie above each of the others
 
-    def rates(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """False alarms and recall (D, G + 1) of weights (D, N), from none called p to all."""
-        found = []
-        for kind in (~self.own, self.own):
-            part = np.add.reduceat((weights * kind)[:, self.order], self.starts, axis=1)
-            sums = np.cumsum(part, axis=1)
-            found.append(np.c_[np.zeros(len(weights)), sums / sums[:, -1:]])
-        return found[0], found[1]
+    def measures(
+        self, mine: np.ndarray, others: np.ndarray, budgets: Sequence[float]
+    ) -> np.ndarray:
+        """Recall at each budget, then the area, for rows of weights of p's images and the others'.
 
-    def measures(self, weights: np.ndarray, budgets: Sequence[float]) -> np.ndarray:
-        """Recall at each budget, then the area, for each row of weights. (D, K + 1)."""
-        alarms, recall = self.rates(weights)
-        rows = np.arange(len(weights))
-        last = [(alarms <= budget + EDGE).sum(1) - 1 for budget in budgets]
-        area = np.trapezoid(recall, alarms, axis=1)
-        return np.stack([*(recall[rows, place] for place in last), area], 1)
-
-
-def _measures(rocs: list[list[_Roc]], budgets: Sequence[float], weights: np.ndarray) -> np.ndarray:
-    """Each training's measures (D, S, K + 1) for weights (D, N); of two groups, the difference."""
-    first, *second = [np.stack([r.measures(weights, budgets) for r in g], 1) for g in rocs]
-    return first - second[0] if second else first
+        (D, n), (D, N - n) to (D, K + 1).
+        """
+        mine, others = mine[:, self.mine], others[:, self.others]
+        alarms, recall = (np.cumsum(w, 1) / w.sum(1, keepdims=True) for w in (mine, others)[::-1])
+        recall, rows = np.pad(recall, ((0, 0), (1, 0))), np.arange(len(mine))
+        # the first of the others who would be one too many: p's below it are not called p
+        first = [(alarms > budget + EDGE).argmax(1) for budget in budgets]
+        reached = [recall[rows, self.better[place]] for place in first]
+        alarms = np.pad(alarms, ((0, 0), (1, 0)))
+        below = 1 - (alarms[:, self.above[0]] + alarms[:, self.above[1]]) / 2
+        return np.stack([*reached, (mine * below).sum(1) / mine.sum(1)], 1)
 
 
-def _redrawn(random: np.random.Generator, own: np.ndarray) -> np.ndarray:
-    """How often each image is drawn. (CHUNK, N)."""
-    weights = np.zeros((CHUNK, own.size))
-    for kind in (own, ~own):
-        n = int(kind.sum())
-        weights[:, kind] = random.multinomial(n, np.full(n, 1 / n), CHUNK)
-    return weights
+def _redrawn(random: np.random.Generator, n: int) -> np.ndarray:
+    """How often each of n images is drawn. (CHUNK, n)."""
+    return random.multinomial(n, np.full(n, 1 / n), CHUNK).astype(float)
 
 
 def _checked(margins: ArrayLike, own: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

@@ -180,7 +180,7 @@ def test_a_method_against_itself_gains_nothing_and_against_a_worse_one_something
 
 @pytest.mark.parametrize("gap", [1.0, 3.0])
 def test_intervals_cover_what_infinitely_many_images_would_give(gap: float) -> None:
-    budget, cases, held = 0.05, 120, {"recall": 0, "area": 0}
+    budget, cases, held = 0.05, 80, {"recall": 0, "area": 0}
     true = {"recall": ndtr(gap - norm.ppf(1 - budget)), "area": ndtr(gap / np.sqrt(2))}
     rng = np.random.default_rng(5)
     for _ in range(cases):
@@ -192,7 +192,7 @@ def test_intervals_cover_what_infinitely_many_images_would_give(gap: float) -> N
 
 
 def test_intervals_cover_what_infinitely_many_images_and_trainings_would_give() -> None:
-    budget, cases, held = 0.05, 100, {"recall": 0, "area": 0}
+    budget, cases, held = 0.05, 60, {"recall": 0, "area": 0}
     rng, own = np.random.default_rng(3), np.arange(300) < 100
     gaps = 2 + rng.normal(0, 0.4, 100_000)  # what one training gives or another
     gain = np.mean(ndtr(gaps - norm.ppf(1 - budget))) - ndtr(2 - norm.ppf(1 - budget))

@@ -3,7 +3,7 @@
 from csnb.figures.examples import adversarial_examples, eps_slider
 from csnb.figures.framework import framework
 from csnb.figures.general import annotated_map, lines
-from csnb.figures.protection import protection_curve
+from csnb.figures.protection import protection_curve, ranking
 from csnb.figures.scores import (
     by_attack,
     cost_matrix,
@@ -30,5 +30,6 @@ __all__ = [
     "BLUE", "GREEN", "GREY", "ORANGE", "PURPLE", "STYLES", "YELLOW", "adversarial_examples",
     "annotated_map", "by_attack", "caption", "cost_matrix", "differences", "eps_slider",
     "framework", "layer_fuzziness", "lines", "per_class", "protected_against_others",
-    "protection_curve", "robustness_heatmap", "table", "training", "trends", "updates", "weights",
+    "protection_curve", "ranking", "robustness_heatmap", "table", "training", "trends", "updates",
+    "weights",
 ]  # fmt: skip

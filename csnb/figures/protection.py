@@ -1,13 +1,16 @@
-"""The robust ROC curve of a class."""
+"""The robust ROC curve of a class, and what methods gain on it."""
 
 from collections.abc import Mapping
+from itertools import cycle
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from csnb.figures.style import STYLES, new_axes, plain
+from csnb.figures.style import BLUE, GREY, STYLES, new_axes, plain
 
 LEAST = 1e-3  # false alarms that are shown; fewer stand there too
 
@@ -26,7 +29,7 @@ def protection_curve(
     stroke and marker differ.
     """
     ax = new_axes(ax, 5.5, 3.6, title)
-    for (name, curve), style in zip(curves.items(), STYLES, strict=False):
+    for (name, curve), style in zip(curves.items(), cycle(STYLES), strict=False):
         alarms = curve["false_alarms"].clip(lower=LEAST)
         look = {"color": style["color"], "ls": style["ls"]}
         ax.step(alarms, curve["recall"], where="post", lw=1.5, **look)
@@ -41,3 +44,28 @@ def protection_curve(
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     sns.despine(ax=ax)
     return ax
+
+
+def ranking(frame: pd.DataFrame, *, title: str = "") -> Figure:
+    """Two panels with a row for each method: what the class gains, and what all of them pay.
+
+    ``frame``: of `csnb.curves.rank`, the first row above. Dots with their intervals; a grey line
+    is the base. In brackets: in how many trainings the class was lost, if in any.
+    """
+    figure, panels = plt.subplots(
+        1, 2, figsize=(8, 0.9 + 0.3 * len(frame)), sharey=True, layout="constrained"
+    )
+    labels = {"gain": "recall of p at equal false alarms", "price": "average robust accuracy"}
+    rows = np.arange(len(frame))[::-1]
+    for ax, (name, label) in zip(panels, labels.items(), strict=True):
+        ends = frame[[f"{name}_low", f"{name}_high"]].to_numpy(float).T
+        ax.axvline(0, color=GREY, lw=0.8)
+        ax.hlines(rows, *ends, color=BLUE, lw=1.5)
+        ax.plot(frame[name], rows, "o", color=BLUE, ms=5)
+        ax.set_xlabel(f"{label}, less the base's")
+    lost = [f" ({k} of {n} lost)" if k else "" for k, n in frame[["lost", "trainings"]].to_numpy()]
+    names = [plain(name) + text for name, text in zip(frame.index, lost, strict=True)]
+    panels[0].set_yticks(rows, names)
+    figure.suptitle(plain(title), fontsize=10)
+    sns.despine(figure)
+    return figure

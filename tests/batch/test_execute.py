@@ -16,13 +16,14 @@ from collections import Counter
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import papermill
 import psutil
 import pytest
 from batches import END, ROOT, SLEEP, START, alive, csnb_sweep, stamps, wait_for, write_sweep
 
-from csnb import progress, runs, sweep
-from csnb.__main__ import main
+from csnb import figures, progress, runs, sweep
+from csnb.__main__ import _as_text, main
 from csnb.batch import child, execute, make_plan
 from csnb.batch.child import Failure
 from csnb.batch.execute import gpu_slot, run_one, try_lock
@@ -382,6 +383,15 @@ def test_status_reports_whatever_lies_there(
     output = capsys.readouterr().out
     assert output.startswith("1 runs: 1 failed\nfailed      a: raised: ") and "\x1b" not in output
     assert main(["status", str(tmp_path / "nowhere")]) == 2
+
+
+def test_what_a_terminal_shows_of_a_summary_is_text_in_columns() -> None:
+    frame = pd.DataFrame({"clean": ["0.95\n[0.9, 1]", "1"], "PGD": [0.25, None]}, ["STD", "A"])
+    html = figures.table(frame, caption="digits & p", precision=2).to_html()
+    assert _as_text({"text/html": html}).splitlines() == [
+        "", "", "digits & p", "     clean          PGD", "STD  0.95 [0.9, 1]  0.25", "A    1",
+    ]  # fmt: skip
+    assert _as_text({"text/markdown": "**so**"}).strip() == "**so**"
 
 
 def test_demo_without_a_checkout_is_refused_in_one_line(

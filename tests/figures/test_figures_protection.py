@@ -1,6 +1,7 @@
 """The protection curve: what is drawn is the curve."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from csnb import figures
@@ -23,3 +24,24 @@ def test_each_method_is_a_line_with_a_marker_where_it_stands_without_an_offset()
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["ADV", r"CSA\$"]
     looks = [(line.get_color(), line.get_linestyle()) for line in steps]
     assert len({colour for colour, _ in looks}) == len({stroke for _, stroke in looks}) == 2
+
+
+def test_more_methods_than_styles_are_all_drawn() -> None:
+    own = np.arange(40) < 20
+    curve = protection_curve(np.linspace(1, -1, 40), own)
+    ax = figures.protection_curve({str(k): curve for k in range(9)})
+    assert len(ax.get_legend().get_texts()) == 9
+
+
+def test_the_ranking_shows_gain_and_price_of_each_method_from_above() -> None:
+    ends = {"gain_low": [0.1, -0.2], "gain_high": [0.3, 0.2], "price_low": [-0.3, 0.0]}
+    values = {"gain": [0.2, 0.0], "price": [-0.1, 0.0], "lost": [1, 0], "trainings": [3, 3]}
+    frame = pd.DataFrame(values | ends | {"price_high": [0.1, 0.0]}, index=["CSA$", "ADV"])
+    gain, price = figures.ranking(frame, title="digits, p = 8").axes
+    for ax, name in ((gain, "gain"), (price, "price")):
+        (bars,) = ax.collections
+        drawn = np.array(bars.get_segments())
+        assert drawn[:, :, 0].tolist() == frame[[f"{name}_low", f"{name}_high"]].to_numpy().tolist()
+        assert drawn[:, 0, 1].tolist() == [1, 0]
+        assert ax.lines[-1].get_xdata().tolist() == frame[name].tolist()
+    assert [text.get_text() for text in gain.get_yticklabels()] == [r"CSA\$ (1 of 3 lost)", "ADV"]
