@@ -326,7 +326,10 @@ def test_a_full_disk_names_the_file_and_costs_no_training(
 def test_a_run_that_was_not_written_can_be_written_again(
     tmp_path: Path, data: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its model, scores and lock are still there; progress that does not fit ends nothing."""
+    """Its model, scores and lock are still there; progress that does not fit ends nothing.
+
+    Its training is on the disk since it was done.
+    """
     made = Run(Experiment(**QUICK, dataset=data, runs=str(tmp_path / "runs")))
     progress = Stage.progress
 
@@ -346,7 +349,7 @@ def test_a_run_that_was_not_written_can_be_written_again(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", full)
-        with pytest.raises(OSError, match=r"No space left on device: '.*model.saf"):
+        with pytest.raises(OSError, match=r"No space left on device: '.*predictions.npz"):
             made.write()
     assert inspect(made.folder).state == "running"
     assert inspect(made.write()).state == "done"
