@@ -79,13 +79,13 @@ def costs_from_pairs(
 
 
 def costs_from_table(
-    table: object, names: Sequence[str], what: str = "cost_matrix: the table"
+    table: object, names: Sequence[str], what: str = "cost_matrix: the table", hint: str = ""
 ) -> np.ndarray:
     """A cost matrix (m, m) from numbers in the order of the classes, or from what names them.
 
     ``table``: an array or nested lists, predicted by true; a DataFrame whose index (predicted) and
     columns (true) are the class names in any order, or a mapping ``{predicted: {true: cost}}``.
-    ``what``: it is called in an error. Raises InputError.
+    ``what``: it is called in an error; ``hint``: why its names may be wrong. Raises InputError.
     """
     if isinstance(table, Mapping):
         table = pd.DataFrame.from_dict(dict(table), orient="index")
@@ -94,7 +94,7 @@ def costs_from_table(
         if sorted(rows) != sorted(names) or sorted(columns) != sorted(names):
             raise InputError(
                 f"{what} must name every class once in its header and in its first column; "
-                f"{choices('', names)}"
+                f"{hint or choices('', names)}"
             )
         table = table.set_axis(rows).set_axis(columns, axis=1).loc[list(names), list(names)]
         table = table.apply(pd.to_numeric, errors="coerce").to_numpy(float)
@@ -134,13 +134,7 @@ def read_costs(file: str | Path, names: Sequence[str]) -> np.ndarray:
             f"cost_matrix: {file} is not a readable CSV ({one_line(error)}); allowed: classes by "
             "classes"
         ) from None
-    other = _other_separator(table, names)
-    if other:
-        raise InputError(
-            f"cost_matrix: {file} must name every class once in its header and in its first column"
-            + other
-        )
-    return costs_from_table(table, names, f"cost_matrix: {file}")
+    return costs_from_table(table, names, f"cost_matrix: {file}", _other_separator(table, names))
 
 
 def _other_separator(table: pd.DataFrame, names: Sequence[str]) -> str:
@@ -148,7 +142,7 @@ def _other_separator(table: pd.DataFrame, names: Sequence[str]) -> str:
     header = str(table.index.name or ",".join(table.columns))
     for sign, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
         if {*names} <= {*next(csv.reader([header], delimiter=sign))}:
-            return f"; its columns are separated by {name} ({sign!r}); allowed: commas"
+            return f"its columns are separated by {name} ({sign!r}); allowed: commas"
     return ""
 
 
