@@ -171,7 +171,7 @@ def test_a_training_outlives_its_run(
     first = broken_off(quick(tmp_path / "runs", **asked), monkeypatch)
     assert inspect(first.folder).state == "interrupted"
     again = run(quick(tmp_path / "runs", **asked))
-    pd.testing.assert_frame_equal(again.history, first.history)
+    pd.testing.assert_frame_equal(again.history, first.history, check_exact=True)
     assert again.seconds["train"] == first.seconds["train"] and not again.model.training
     result, expected = (read_run(made.folder) for made in (again, whole))
     for part in ("scores", "offset", "digests"):
@@ -183,7 +183,7 @@ def test_a_training_outlives_its_run(
     assert not list((tmp_path / "runs").glob(".*.new"))
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "history.csv", "training.json"])
+@pytest.mark.parametrize("file", ["model.safetensors", "training.json"])
 @pytest.mark.parametrize("damage", [b"", b"x", None])
 def test_a_training_that_is_not_whole_is_made_again(
     file: str, damage: bytes | None, data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -123,7 +123,8 @@ def by_attack(frame: pd.DataFrame, *, title: str = "", ax: Axes | None = None) -
     longest = max((len(line) for attack in attacks for line in attack.split("\n")), default=0)
     slanted = longest > UPRIGHT
     inches = 0.5 if slanted else 0.1 + 0.09 * longest  # for each attack
-    ax = new_axes(ax, max(8, 2.8 + inches * len(attacks)), 3.4, title)
+    height = 3.4 + (0.05 * longest if slanted else 0)
+    ax = new_axes(ax, max(8, 2.8 + inches * len(attacks)), height, title)
     for number, (name, style) in enumerate(zip(series, STYLES, strict=False)):
         rows = frame[frame["series"] == name]
         beside = 0.7 * ((number + 0.5) / len(series) - 0.5)

@@ -30,7 +30,8 @@ from csnb.locks import Lock
 from csnb.paths import naming, read_file, write_atomically
 from csnb.runs.identity import Identity
 
-FILES = ("model.safetensors", "history.csv", "predictions.npz")
+WEIGHTS = "model.safetensors"
+FILES = (WEIGHTS, "history.csv", "predictions.npz")
 TRAINED = "training.json"  # of a run under way: what its training was, once it is done
 HOLD = "CSNB_HOLD"  # environment variable: the id of a run that a sweep publishes
 PATIENCE = 1.0  # seconds for a lock: who only asks whether it is held holds it for a moment
@@ -46,7 +47,7 @@ class Stage:
     def __init__(self, runs: Path, run_id: str) -> None:
         self.runs, self.run_id = runs, run_id
         self.folder = staged(runs, run_id)
-        self.kept: dict[str, str] = {}  # digests of files that lie there already
+        self.kept = ""  # digest of the weights that lie there already
         self.lock = Lock(runs / ".locks" / run_id)
         try:
             (runs / ".locks").mkdir(parents=True, exist_ok=True)
@@ -74,29 +75,27 @@ class Stage:
         self, facts: Mapping[str, Any], model: nn.Module, history: pd.DataFrame
     ) -> None:
         """Keep what was trained for `training`, where that can be written."""
-        contents, self.kept = dict(zip(FILES, _trained(model, history), strict=False)), {}
+        content, self.kept = _weights(model), ""
+        digest = hashlib.sha256(content).hexdigest()
+        rows = {name: column.tolist() for name, column in history.items()}  # to the last bit
         try:
-            for name, content in contents.items():
-                (self.folder / name).write_bytes(content)
-            digests = {n: hashlib.sha256(content).hexdigest() for n, content in contents.items()}
-            write_result(self.folder, dict(facts) | {"sha256": digests}, TRAINED)
-            self.kept = digests
+            (self.folder / WEIGHTS).write_bytes(content)
+            write_result(self.folder, {**facts, "history": rows, "weights": digest}, TRAINED)
+            self.kept = digest
         except OSError:  # the run goes on, and may find room at its end
-            for name in (*contents, TRAINED):
+            for name in (WEIGHTS, TRAINED):
                 clear(self.folder / name)
 
     def training(self) -> tuple[dict[str, Any], dict[str, torch.Tensor], pd.DataFrame] | None:
         """Facts, weights and history of a training that was kept; None where none is whole."""
         try:
             facts = read_result(self.folder, TRAINED)
-            weights, history = (read_file(self.folder / name) for name in FILES[:2])
-            for name, content in zip(FILES, (weights, history), strict=False):
-                check(name, content, facts["sha256"])
-            frame = pd.read_csv(io.BytesIO(history), float_precision="round_trip")
-            found = facts, load(weights), frame
+            content = read_file(self.folder / WEIGHTS)
+            check("weights", content, facts)
+            found = facts, load(content), pd.DataFrame(facts["history"])
         except (OSError, ValueError, LookupError, TypeError, SafetensorError):
             return None
-        self.kept = dict(facts["sha256"])
+        self.kept = facts["weights"]
         return found
 
     def write(
@@ -115,11 +114,11 @@ class Stage:
         """
         packed = io.BytesIO()
         np.savez_compressed(packed, **predictions)
-        contents = (*_trained(model, history), packed.getvalue())
+        contents = (_weights(model), history.to_csv(index=False).encode(), packed.getvalue())
         digests = {}
         for name, content in zip(FILES, contents, strict=True):
             digests[name] = hashlib.sha256(content).hexdigest()
-            if self.kept.get(name) != digests[name]:  # else a full disk would take it away
+            if digests[name] != self.kept:  # else a full disk would take them away
                 with naming(self.folder / name):
                     (self.folder / name).write_bytes(content)
         write_result(self.folder, identity.to_json() | dict(result) | {"sha256": digests})
@@ -141,10 +140,8 @@ class Stage:
         self.lock.release()
 
 
-def _trained(model: nn.Module, history: pd.DataFrame) -> tuple[bytes, bytes]:
-    """The files of a training, the first two of `FILES`."""
-    weights = {name: v.cpu().contiguous() for name, v in model.state_dict().items()}
-    return save(weights), history.to_csv(index=False).encode()
+def _weights(model: nn.Module) -> bytes:
+    return save({name: v.cpu().contiguous() for name, v in model.state_dict().items()})
 
 
 def leave_training(folder: Path) -> bool:
@@ -154,7 +151,7 @@ def leave_training(folder: Path) -> bool:
         return False
     with suppress(OSError):
         for path in folder.iterdir():
-            if path.name not in (*FILES[:2], TRAINED):
+            if path.name not in (WEIGHTS, TRAINED):
                 clear(path)
     return True
 
