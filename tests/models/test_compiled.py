@@ -59,7 +59,7 @@ def test_a_library_is_compiled_once(source: Path) -> None:
     assert [answer(source) for _ in range(3)] == [42] * 3
     assert compilations(source) == 1
     left = {path.suffix for path in kept(source).parent.iterdir()}
-    assert left - {".lock"} == {".so", ".sha256"}  # filelock before 4.1 removes its file
+    assert left - {".lock"} == {".so", ".sha256"}  # which older filelock removes
     source.write_text('extern "C" int answer() { return 43; }')
     assert answer(source) == 43 and compilations(source) == 2
 
