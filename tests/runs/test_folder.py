@@ -349,7 +349,7 @@ def test_a_run_that_was_not_written_can_be_written_again(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", full)
-        with pytest.raises(OSError, match=r"No space left on device: '.*predictions.npz"):
+        with pytest.raises(OSError, match=r"No space left on device: '.*history.csv"):
             made.write()
     assert inspect(made.folder).state == "running"
     assert inspect(made.write()).state == "done"
