@@ -315,8 +315,14 @@ class Experiment(BaseModel):
         return npz_file(self.dataset, self.data_root)
 
     def _files(self, specs: Mapping[str, list[Spec]]) -> dict[str, str]:
-        """The inputs that are files, by parameter: where they lie."""
-        files = {"dataset": str(self._npz)} if self._npz and not specs["dataset"] else {}
+        """The inputs that are files, by parameter: where they lie.
+
+        A data set that is found by its name is found by that anywhere.
+        """
+        files = {}
+        if self._npz and not specs["dataset"]:
+            by_path = self.data_root or self.dataset.endswith(".npz")
+            files["dataset"] = str(self._npz) if by_path else self.dataset
         if self.cost_matrix and not self._costs_at_hand:
             files["cost_matrix"] = str(expand(self.cost_matrix, "cost_matrix").absolute())
         if self.init_from:

@@ -18,7 +18,7 @@ from csnb.experiment import Experiment
 from csnb.margins import ATTACK, choose_offset, worst_margins
 from csnb.models import Normalized, add_offset, build_model, check_answers
 from csnb.paths import RESULTS, resolve
-from csnb.progress import bar
+from csnb.progress import bar, say
 from csnb.runs import Stage, inspect, is_here, load_weights, provenance, read_run
 from csnb.runs.kept import keep, margins_file
 from csnb.spec import ATTACKS
@@ -79,43 +79,29 @@ class Run:
     def train(self) -> pd.DataFrame:
         """Train, from the first weights each time.
 
-        Returns the history, a row per epoch (see `fit`). Raises InputError if another process is at
-        it.
+        Returns the history, a row per epoch (see `fit`). Where a run of the same content, code and
+        machine was broken off after its training, the first call takes that. Raises InputError if
+        another process is at it.
         """
-        e, start = self.experiment, time.perf_counter()
-        stage = self._begin()
-        if self._begun:
+        start = time.perf_counter()
+        stage, again, self._begun = self._begin(), self._begun, True
+        if again:
             self.model, self.history, self.outcome = self._fresh_model(), None, None
             self.offset, self._margins = None, {}
-        self._begun = True
+        elif self._resume(stage):
+            return self.history
         try:
-            with bar(e.epochs, "training") as shown:
-
-                def report(row: dict[str, float | str]) -> None:
-                    status = {"epoch": row["epoch"], "epochs": e.epochs, "loss": row["loss"]}
-                    stage.progress(stage="train", **status)
-                    shown.step(f"loss {row['loss']:.4f}, accuracy {row['accuracy']:.4f}")
-
-                history = fit(
-                    self.model,
-                    *self._training(~self.held),
-                    method=self.specs["method"][0],
-                    costs=self.costs,
-                    protected=self.identity.protected,
-                    recipe=replace(e.recipe(), adversary=self.specs["adversary"][0]),
-                    threat=e.threat(),
-                    seed=e.seed,
-                    measure=self._monitor if e.monitor else dict,
-                    on_epoch=report,
-                )
+            history = self._fit(stage)
             self.seconds["train"] = time.perf_counter() - start
-            if e.offset:
+            if self.experiment.offset:
                 self.offset = self._shift()
                 self.seconds["offset"] = time.perf_counter() - start - self.seconds["train"]
         except BaseException as error:
             self._end(remove=isinstance(error, InputError))
             raise
         self.history = history
+        facts = {"of": self._made(), "offset": self.offset, "seconds": self.seconds}
+        stage.keep_training(facts, self.model, history)
         return self.history
 
     def evaluate(self) -> pd.DataFrame:
@@ -181,6 +167,51 @@ class Run:
             keep(margins_file(stage.folder, weights, protected, attack), margins)
         self._stage = None
         return stage.publish()
+
+    def _fit(self, stage: Stage) -> pd.DataFrame:
+        e = self.experiment
+        with bar(e.epochs, "training") as shown:
+
+            def report(row: dict[str, float | str]) -> None:
+                status = {"epoch": row["epoch"], "epochs": e.epochs, "loss": row["loss"]}
+                stage.progress(stage="train", **status)
+                shown.step(f"loss {row['loss']:.4f}, accuracy {row['accuracy']:.4f}")
+
+            return fit(
+                self.model,
+                *self._training(~self.held),
+                method=self.specs["method"][0],
+                costs=self.costs,
+                protected=self.identity.protected,
+                recipe=replace(e.recipe(), adversary=self.specs["adversary"][0]),
+                threat=e.threat(),
+                seed=e.seed,
+                measure=self._monitor if e.monitor else dict,
+                on_epoch=report,
+            )
+
+    def _made(self) -> dict[str, object]:
+        """What decides the weights to the bit: content, versions, commit, machine."""
+        made = provenance(next(self.model.parameters()).device)
+        del made["finished"]
+        return {"run": self.identity.run_id, "numerics": self.identity.numerics} | made
+
+    def _resume(self, stage: Stage) -> bool:
+        """Take the training of a run that was broken off after it, if it would be this one."""
+        kept = stage.training()
+        if kept is None or kept[0]["of"] != self._made():
+            return False
+        facts, weights, history = kept
+        try:
+            self.model.load_state_dict(weights)
+        except RuntimeError:  # a file of one's own that imports another
+            self.model = self._fresh_model()
+            return False
+        self.model.eval()
+        self.history, self.offset = history, facts["offset"]
+        self.seconds |= facts["seconds"]
+        say("training: taken from the run that was broken off")
+        return True
 
     def _attack(self, specs: list, report) -> Outcome:
         e = self.experiment

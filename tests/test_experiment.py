@@ -264,6 +264,28 @@ def test_an_experiment_comes_back_from_its_result(tmp_path: Path) -> None:
     assert again.model_dump(exclude=PLACE) == made.model_dump(exclude=PLACE)
 
 
+@pytest.mark.parametrize(
+    ("decay", "allowed"),
+    [
+        ("-1", "greater than or equal to 0"),
+        ("1e39", "a number that float32 holds, up to 3.4e38"),
+        ("'x'", "a number"),
+        ("True", "a number"),
+        ("inf", "a finite number"),
+    ],
+)
+@pytest.mark.parametrize("parameter", ["attacks", "monitor", "adversary"])
+def test_a_decay_of_mia_is_refused_by_name_value_range_and_meaning(
+    parameter: str, decay: str, allowed: str
+) -> None:
+    with pytest.raises(InputError) as error:
+        Experiment(**{parameter: f"MIA(steps=3, decay={decay})"})
+    said = str(error.value)
+    assert said.startswith(f"{parameter}: decay: ") and decay.strip("'")[:2] in said
+    assert said.endswith(f" is not allowed; allowed: {allowed} - of the momentum")
+    assert Experiment(**{parameter: "MIA(steps=3, decay=0)"})  # no momentum is one
+
+
 def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()

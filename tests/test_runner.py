@@ -25,7 +25,7 @@ from csnb import (
     worst_margins,
 )
 from csnb.evaluation import evaluate
-from csnb.runs import read_weights
+from csnb.runs import inspect, read_weights
 
 
 def quick(folder: Path, **changes: Any) -> Experiment:
@@ -151,6 +151,74 @@ def test_a_run_that_fails_while_training_has_no_result(data: str, tmp_path: Path
     with pytest.raises(InputError, match=r"^training: loss "):
         run(experiment)
     assert not [p for p in (tmp_path / "runs").iterdir() if p.name != ".locks"]
+
+
+def broken_off(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A run that was trained and no more; from here on nothing can be trained."""
+    made = Run(experiment)
+    made.train()
+    made._end()  # as when its process ends
+    monkeypatch.setattr("csnb.runner.fit", lambda *_, **__: pytest.fail("trained again"))
+    return made
+
+
+@pytest.mark.parametrize("changes", [{}, {"offset": "cost", "monitor": "FGSM"}])
+def test_a_training_outlives_its_run(
+    changes: dict, data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"dataset": data, "epochs": 2, **changes}
+    whole = run(quick(tmp_path / "whole", **asked))
+    first = broken_off(quick(tmp_path / "runs", **asked), monkeypatch)
+    assert inspect(first.folder).state == "interrupted"
+    again = run(quick(tmp_path / "runs", **asked))
+    pd.testing.assert_frame_equal(again.history, first.history, check_exact=True)
+    assert again.seconds["train"] == first.seconds["train"] and not again.model.training
+    result, expected = (read_run(made.folder) for made in (again, whole))
+    for part in ("scores", "offset", "digests"):
+        assert result.get(part) == expected.get(part)
+    weights = "model.safetensors"
+    assert result["sha256"][weights] == expected["sha256"][weights]
+    files = {file.name for file in whole.folder.iterdir()}
+    assert {file.name for file in again.folder.iterdir()} == files
+    assert not list((tmp_path / "runs").glob(".*.new"))
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "training.json"])
+@pytest.mark.parametrize("damage", [b"", b"x", None])
+def test_a_training_that_is_not_whole_is_made_again(
+    file: str, damage: bytes | None, data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = quick(tmp_path / "runs", dataset=data)
+    with monkeypatch.context() as patch:
+        made = broken_off(experiment, patch)
+    left = made.folder.with_name(f".{made.folder.name}.new") / file
+    left.unlink() if damage is None else left.write_bytes(damage)
+    again = run(experiment)
+    assert read_run(again.folder) and torch.equal(
+        again.model(made.data.x_test), made.model(made.data.x_test)
+    )
+
+
+@pytest.mark.parametrize("part", ["commit", "machine", "threads", "versions"])
+def test_a_training_by_other_code_or_another_machine_is_made_again(
+    part: str, data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = quick(tmp_path / "runs", dataset=data)
+    broken_off(experiment, monkeypatch)
+    others = csnb.runs.provenance(torch.device("cpu")) | {part: "another"}
+    monkeypatch.setattr("csnb.runner.provenance", lambda device: dict(others))
+    with pytest.raises(pytest.fail.Exception, match="trained again"):
+        run(experiment)
+
+
+def test_a_second_training_of_a_run_is_one(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Run(quick(tmp_path / "runs", dataset=data))
+    made.train()
+    monkeypatch.setattr("csnb.runner.fit", lambda *_, **__: pytest.fail("trained again"))
+    with pytest.raises(pytest.fail.Exception, match="trained again"):
+        made.train()
 
 
 def test_nothing_is_evaluated_or_written_before_it_is_trained(data: str, tmp_path: Path) -> None:

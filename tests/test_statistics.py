@@ -12,9 +12,10 @@ from csnb.statistics import (
     half_width,
     holm,
     mcnemar,
+    paired_difference,
     weighted_sum,
     wilson,
-)  # fmt: skip
+)
 
 
 def interval(correct: int, total: int, level: float = 0.95) -> tuple[float, float]:
@@ -90,6 +91,45 @@ def test_shares_that_are_bytes_are_subtracted_as_numbers() -> None:
     none, all_of_them, n = (np.array([value], np.uint8) for value in (0, 1, 10))
     low, high = difference(none, n, all_of_them, n)
     np.testing.assert_allclose([*low, *high], [-1, -0.6075], atol=5e-5)
+
+
+def pairs(*counts: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images by who is right: both, the second alone, the first alone, none."""
+    return np.repeat([1, 0, 1, 0], counts), np.repeat([1, 1, 0, 0], counts)
+
+
+def test_interval_of_a_paired_difference_is_newcombes() -> None:
+    """As Fagerland, Lydersen and Laake (2017) give it for Bentur et al., Cavo et al., chapter 8."""
+    bentur = paired_difference(*pairs(1, 1, 7, 12))
+    assert bentur == pytest.approx([-0.507, -0.026], abs=5e-4)
+    cavo = paired_difference(*pairs(59, 6, 16, 80))
+    assert cavo == pytest.approx([-0.1186, -0.0046], abs=5e-5)
+    swapped = paired_difference(*pairs(59, 16, 6, 80))
+    assert swapped == pytest.approx([0.0046, 0.1186], abs=5e-5)
+
+
+def test_images_that_do_not_go_together_have_the_interval_of_independent_ones() -> None:
+    # 20 * 2 = 10 * 4; of 1 and 20 the other way, too little to count
+    for counts in ((20, 10, 4, 2), (21, 10, 4, 2)):
+        first, second = pairs(*counts)
+        independent = difference(second.mean(), second.size, first.mean(), first.size)
+        assert paired_difference(first, second) == pytest.approx([float(v) for v in independent])
+    all_right = np.ones(20)
+    low, high = paired_difference(all_right, all_right)
+    assert -low == high == pytest.approx(1 - interval(20, 20)[0])
+
+
+@pytest.mark.parametrize("together", [0.0, 0.6, 0.9])
+def test_the_interval_of_a_paired_difference_covers(together: float) -> None:
+    """Both nets are right on an easy image, which most are; the shorter, the more goes together."""
+    rng = np.random.default_rng(2)
+
+    def draw() -> tuple[float, tuple[float, float]]:
+        easy, both = rng.random(200) < 0.7, rng.random(200) < together
+        first, second = (np.where(both, easy, rng.random(200) < share) for share in (0.6, 0.75))
+        return (1 - together) * 0.15, paired_difference(first, second)
+
+    assert 0.93 < coverage(2000, draw) < 0.98
 
 
 def test_mcnemar_is_the_binomial_test_of_the_images_that_differ() -> None:

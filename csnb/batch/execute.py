@@ -4,7 +4,6 @@ import json
 import math
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from csnb.locks import Lock, scratch
 from csnb.paths import write_atomically
 from csnb.progress import QUIET
 from csnb.runs import Status, publish
-from csnb.runs.folder import HOLD, staged
+from csnb.runs.folder import HOLD, leave_training, staged
 from csnb.runs.state import is_running
 
 GRACE = 10.0  # seconds until a process that was told to end is killed
@@ -86,7 +85,7 @@ def _execute(job: Job, stop: threading.Event, start: float) -> Status:
     ):
         notebook = folder / "notebook.ipynb"
         try:
-            shutil.rmtree(new, ignore_errors=True)
+            leave_training(new)
             _run_child(job, folder, slot, stop)
             if not (new / "result.json").exists():
                 raise Failure("incomplete", "the notebook wrote no result of this run")
@@ -98,7 +97,7 @@ def _execute(job: Job, stop: threading.Event, start: float) -> Status:
         except Exception as error:
             if stop.is_set() or is_running(job.folder):  # running: somebody else's by now
                 return BUSY
-            shutil.rmtree(new, ignore_errors=True)
+            leave_training(new)
             status = fail(job, error, start)
             with suppress(OSError):
                 write_atomically(job.folder / "failed.ipynb", notebook.read_bytes())

@@ -9,6 +9,8 @@ from matplotlib.axes import Axes
 
 from csnb.figures.style import BLUE, GREY, ORANGE, STYLES, caption, new_axes, plain
 
+UPRIGHT = 10  # characters of an attack's name that stands upright
+
 
 def cost_matrix(
     costs: np.ndarray, classes: Sequence[str], *, title: str = "", ax: Axes | None = None
@@ -117,8 +119,12 @@ def by_attack(frame: pd.DataFrame, *, title: str = "", ax: Axes | None = None) -
     ``frame``: columns ``series``, ``attack``, ``value``, ``low``, ``high`` (which may be missing),
     in the order to be drawn.
     """
-    ax = new_axes(ax, 8, 3.4, title)
     attacks, series = (list(dict.fromkeys(frame[name])) for name in ("attack", "series"))
+    longest = max((len(line) for attack in attacks for line in attack.split("\n")), default=0)
+    slanted = longest > UPRIGHT
+    inches = 0.5 if slanted else 0.1 + 0.09 * longest  # for each attack
+    height = 3.4 + (0.05 * longest if slanted else 0)
+    ax = new_axes(ax, max(8, 2.8 + inches * len(attacks)), height, title)
     for number, (name, style) in enumerate(zip(series, STYLES, strict=False)):
         rows = frame[frame["series"] == name]
         beside = 0.7 * ((number + 0.5) / len(series) - 0.5)
@@ -127,14 +133,15 @@ def by_attack(frame: pd.DataFrame, *, title: str = "", ax: Axes | None = None) -
         ax.errorbar(place, rows["value"].astype(float), _errors(rows, "value"), **looks)
     for place in np.arange(len(attacks) - 1) + 0.5:
         ax.axvline(place, color=GREY, lw=0.5)
-    ax.set_xticks(range(len(attacks)), attacks)
+    slant = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
+    ax.set_xticks(range(len(attacks)), attacks, **slant)
     ax.set(ylim=(-0.03, 1.05), xlim=(-0.5, len(attacks) - 0.5), ylabel="accuracy")
     return _finish(ax)
 
 
-def _errors(rows: pd.DataFrame, value: str) -> np.ndarray:
-    """Distances of ``low`` and ``high`` from ``value``: (2, N)."""
-    return np.abs(rows[["low", "high"]].sub(rows[value], axis=0).to_numpy(float)).T
+def _errors(rows: pd.DataFrame, value: str) -> list[list[float]]:
+    """Distances of ``low`` and ``high`` from ``value``: 2 x N; of an array matplotlib may warn."""
+    return np.abs(rows[["low", "high"]].sub(rows[value], axis=0).to_numpy(float)).T.tolist()
 
 
 def _finish(ax: Axes) -> Axes:

@@ -42,9 +42,8 @@ def table(
     frame = frame.to_frame() if isinstance(frame, pd.Series) else frame
     labels = repr((caption, frame.index.tolist(), frame.columns.tolist()))
     uuid = name or hashlib.sha256(labels.encode()).hexdigest()[:8]
-    shown = Styler(frame, uuid=uuid, cell_ids=False).format(precision=precision, na_rep="")
-    if formats:
-        shown = shown.format(dict(formats), na_rep="")
+    own = dict(formats) if formats else None
+    shown = Styler(frame, uuid=uuid, cell_ids=False).format(own, precision=precision, na_rep="")
     if bold is not None:
         css = bold.map(lambda is_bold: "font-weight: bold" if is_bold is True else "")
         shown = shown.apply(lambda _: css, axis=None)

@@ -6,8 +6,8 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from csnb.paper.tables import accuracies
-from csnb.statistics import difference, wilson
+from csnb.paper.tables import LEVEL
+from csnb.statistics import holm, mcnemar, paired_difference, wilson
 
 NEAR = (0.01, 0.05, 0.1)  # |w| below this is near zero; so is |w| below this part of the largest
 STEEPEST = 0.22387  # largest |d/dw| of one term of Eq. 8: |w| rho (1 - rho), at |w| = 1.543
@@ -59,7 +59,8 @@ def compare(weights: pd.DataFrame, *, resamples: int = 2000, seed: int = 0) -> p
             rows.append(
                 [measure, f"{first} < {second}", *values, *np.percentile(gaps, [2.5, 97.5])]
             )
-    return _judged(rows, "measure")
+    frame = _compared(rows, "measure")
+    return frame.assign(verdict=list(map(verdict, frame["low"], frame["high"])))
 
 
 def at_positions(weights: pd.DataFrame) -> pd.DataFrame:
@@ -83,23 +84,28 @@ def at_positions(weights: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def protection(scores: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
-    """Does each method protect the protected class less than the next?
+def protection(hits: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
+    """Does each method protect the protected class less than the next, on the same images?
 
-    ``scores``: of `read_scores`, a run per method, all of one protected class. A row per attack and
-    pair of neighbours, with both accuracies of that class on the same ``n`` test images, their
-    ``difference`` (second - first), its 95 % interval (Newcombe's for independent samples) and
-    the `verdict`.
+    ``hits``: of `read_hits`, a run per method, all of one protected class. A row per attack and
+    pair of neighbours, with both accuracies of that class, their ``difference`` (second - first),
+    its 95 % interval, which knows that the images are the same (see `paired_difference`), ``p`` of
+    McNemar's exact test, ``holm`` (p adjusted for all rows) and ``verdict``, which follows it at
+    5 %: holds, reversed or unclear. They are of these networks: another seed's may differ by more.
     """
-    rows = accuracies(scores)
-    own = rows[rows["protected"]]
-    value = own.pivot(index="attack", columns="method", values="value")
-    rows = []
-    for attack, n in own.groupby("attack", sort=False)["total"].first().items():
+    own = hits[hits["p"] == hits["protected_class"]]
+    images = own.set_index(["attack", "method"])["hits"]
+    rows, p = [], []
+    for attack in own["attack"].unique():
         for first, second in pairwise(methods):
-            a, b = value.loc[attack, [first, second]]
-            rows.append([attack, f"{first} < {second}", a, b, *difference(b, n, a, n)])
-    return _judged(rows, "attack")
+            a, b = images[attack, first], images[attack, second]
+            p.append(mcnemar(a, b))
+            ends = paired_difference(a, b)
+            rows.append([attack, f"{first} < {second}", a.mean(), b.mean(), *ends])
+    frame, adjusted = _compared(rows, "attack"), holm(p)
+    clear, up = adjusted < LEVEL, frame["difference"] > 0
+    said = np.select([clear & up, clear & ~up], ["holds", "reversed"], "unclear")
+    return frame.assign(p=p, holm=adjusted, verdict=said)
 
 
 def verdict(low: float, high: float) -> str:
@@ -121,7 +127,7 @@ def _measure(size: np.ndarray) -> dict[str, np.ndarray]:
     return near_zero(size) | large(size)
 
 
-def _judged(rows: list[list[object]], kind: str) -> pd.DataFrame:
+def _compared(rows: list[list[object]], kind: str) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=[kind, "claim", "first", "second", "low", "high"])
     frame.insert(4, "difference", frame["second"] - frame["first"])
-    return frame.assign(verdict=list(map(verdict, frame["low"], frame["high"])))
+    return frame

@@ -12,9 +12,13 @@ HEAD = re.compile(r"<!-- written for: (.*?) -->", re.DOTALL)
 
 @dataclass(frozen=True)
 class Text:
-    """Markdown, which a notebook shows as such."""
+    """Markdown, which a notebook shows as such.
+
+    ``fits``: whether it was written for what is shown (see `reading`).
+    """
 
     markdown: str
+    fits: bool = True
 
     def __repr__(self) -> str:
         return self.markdown
@@ -46,4 +50,5 @@ def reading(name: str, **given: object) -> Text:
         ", ".join(f"{key} = {values.get(key) or 'none'}" for key in other)
         for values in (written, other)
     )
-    return Text(f"*No reading: the one at hand was written for {then}; here it is {now}.*")
+    words = f"*No reading: the one at hand was written for {then}; here it is {now}.*"
+    return Text(words, fits=False)

@@ -150,7 +150,8 @@ def paired(hits: pd.DataFrame, dataset: str) -> pd.DataFrame:
     networks: they know nothing of another seed's.
     """
     places = ["attack", "protected_class", "seed"]
-    ours = _protecting(hits[hits["dataset"].astype(str) == Path(dataset).name])
+    own = hits["dataset"].astype(str) == Path(dataset).name
+    ours = _protecting(hits[own & (hits["attack"] != "clean")])
     parts = []
     for first, second in ORDERINGS:
         left, right = (ours[ours["method"] == name] for name in (first, second))

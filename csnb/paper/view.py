@@ -84,7 +84,7 @@ class Table:
     @cached_property
     def paired(self) -> pd.DataFrame:
         """Pairs of methods on the same images (see `csnb.paper.paired`)."""
-        hits = read_hits(self.folder, self.scores["run"].astype(str).unique())
+        hits = read_hits(Path(self.folder, run) for run in self.scores["run"].astype(str).unique())
         return tables.paired(hits, self.dataset)
 
     @property

@@ -2,7 +2,8 @@
 
 A run under way writes into ``runs/.<run_id>.new`` and holds ``runs/.locks/<run_id>``. Publishing
 renames the folder to ``runs/<run_id>``; a finished run that lies there stays whole until that
-moment. What a killed publication left is put right by the next look (`settle`).
+moment. What a killed publication left is put right by the next look (`settle`). A training that is
+done stays in the folder aside, whatever happens to the run after it, for the next try.
 """
 
 import hashlib
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
@@ -28,7 +30,9 @@ from csnb.locks import Lock
 from csnb.paths import naming, read_file, write_atomically
 from csnb.runs.identity import Identity
 
-FILES = ("model.safetensors", "history.csv", "predictions.npz")
+WEIGHTS = "model.safetensors"
+FILES = (WEIGHTS, "history.csv", "predictions.npz")
+TRAINED = "training.json"  # of a run under way: what its training was, once it is done
 HOLD = "CSNB_HOLD"  # environment variable: the id of a run that a sweep publishes
 PATIENCE = 1.0  # seconds for a lock: who only asks whether it is held holds it for a moment
 _HELD: list["Stage"] = []
@@ -43,14 +47,15 @@ class Stage:
     def __init__(self, runs: Path, run_id: str) -> None:
         self.runs, self.run_id = runs, run_id
         self.folder = staged(runs, run_id)
+        self.kept = ""  # digest of the weights that lie there already
         self.lock = Lock(runs / ".locks" / run_id)
         try:
             (runs / ".locks").mkdir(parents=True, exist_ok=True)
             if not self.lock.acquire(PATIENCE):
                 raise InputError(f"run {run_id}: it is under way; allowed: when that has ended")
             settle(runs, run_id)
-            clear(self.folder)
-            self.folder.mkdir()
+            if not leave_training(self.folder):
+                self.folder.mkdir()
         except OSError as error:
             self.lock.release()
             raise InputError(
@@ -63,6 +68,33 @@ class Stage:
         # no training ends because a line does not fit on the disk
         with suppress(OSError), (self.folder / "progress.jsonl").open("ab") as file:
             file.write(json.dumps(line).encode() + b"\n")
+
+    def keep_training(
+        self, facts: Mapping[str, Any], model: nn.Module, history: pd.DataFrame
+    ) -> None:
+        """Keep what was trained for `training`, where that can be written."""
+        content, self.kept = _weights(model), ""
+        digest = hashlib.sha256(content).hexdigest()
+        rows = {name: column.tolist() for name, column in history.items()}  # to the last bit
+        try:
+            (self.folder / WEIGHTS).write_bytes(content)
+            write_result(self.folder, {**facts, "history": rows, "weights": digest}, TRAINED)
+            self.kept = digest
+        except OSError:  # the run goes on, and may find room at its end
+            for name in (WEIGHTS, TRAINED):
+                clear(self.folder / name)
+
+    def training(self) -> tuple[dict[str, Any], dict[str, torch.Tensor], pd.DataFrame] | None:
+        """Facts, weights and history of a training that was kept; None where none is whole."""
+        try:
+            facts = read_result(self.folder, TRAINED)
+            content = read_file(self.folder / WEIGHTS)
+            check("weights", content, facts)
+            found = facts, load(content), pd.DataFrame(facts["history"])
+        except (OSError, ValueError, LookupError, TypeError, SafetensorError):
+            return None
+        self.kept = facts["weights"]
+        return found
 
     def write(
         self,
@@ -78,15 +110,15 @@ class Stage:
         Returns the digests of the others, of the bytes that were meant. Raises OSError, which names
         the file; what was trained is still there, to write again.
         """
-        weights = {name: v.cpu().contiguous() for name, v in model.state_dict().items()}
         packed = io.BytesIO()
         np.savez_compressed(packed, **predictions)
-        contents = (save(weights), history.to_csv(index=False).encode(), packed.getvalue())
+        contents = (_weights(model), history.to_csv(index=False).encode(), packed.getvalue())
         digests = {}
         for name, content in zip(FILES, contents, strict=True):
-            with naming(self.folder / name):
-                (self.folder / name).write_bytes(content)
             digests[name] = hashlib.sha256(content).hexdigest()
+            if digests[name] != self.kept:  # else a full disk would take them away
+                with naming(self.folder / name):
+                    (self.folder / name).write_bytes(content)
         write_result(self.folder, identity.to_json() | dict(result) | {"sha256": digests})
         return digests
 
@@ -104,6 +136,22 @@ class Stage:
         if remove:
             clear(self.folder)
         self.lock.release()
+
+
+def _weights(model: nn.Module) -> bytes:
+    return save({name: v.cpu().contiguous() for name, v in model.state_dict().items()})
+
+
+def leave_training(folder: Path) -> bool:
+    """Clear what a run that was broken off left, but its training; whether that was done."""
+    if folder.is_symlink() or not (folder / TRAINED).is_file():
+        clear(folder)
+        return False
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if path.name not in (WEIGHTS, TRAINED):
+                clear(path)
+    return True
 
 
 def clear(path: Path) -> None:
@@ -140,6 +188,7 @@ def publish(runs: Path, run_id: str, notebook: Path) -> Path:
 def _swap(runs: Path, run_id: str) -> Path:
     """The folder aside becomes the run's folder; what lay there goes after that."""
     settle(runs, run_id)
+    (staged(runs, run_id) / TRAINED).unlink(missing_ok=True)
     staged(runs, run_id).rename(runs / f".{run_id}.ready")
     settle(runs, run_id)
     return runs / run_id
@@ -181,21 +230,21 @@ def run_folders(runs: str | Path) -> Iterator[Path]:
     return (runs / name for name in sorted(names))
 
 
-def write_result(folder: Path, result: Mapping[str, Any]) -> None:
-    """result.json, with a digest of what it says."""
+def write_result(folder: Path, result: Mapping[str, Any], name: str = "result.json") -> None:
+    """result.json, or another file, with a digest of what it says."""
     content = json.loads(json.dumps({k: v for k, v in result.items() if k != "digest"}))
     content["digest"] = _digest(content)
-    write_atomically(folder / "result.json", json.dumps(content, indent=1).encode())
+    write_atomically(folder / name, json.dumps(content, indent=1).encode())
 
 
-def read_result(folder: Path) -> dict[str, Any]:
-    """result.json, after a check that nobody edited it.
+def read_result(folder: Path, name: str = "result.json") -> dict[str, Any]:
+    """result.json, or another file of `write_result`, after a check that nobody edited it.
 
     Raises OSError or ValueError (InputError is one).
     """
-    result = read_json(folder / "result.json")
+    result = read_json(folder / name)
     if not isinstance(result, dict) or result.pop("digest", None) != _digest(result):
-        raise InputError("result.json has changed since the run")
+        raise InputError(f"{name} has changed since the run")
     return result
 
 

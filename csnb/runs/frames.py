@@ -62,22 +62,25 @@ def read_scores(folders: Iterable[str | Path]) -> pd.DataFrame:
     return table.frame()
 
 
-def read_hits(folder: str | Path, ids: Iterable[str]) -> pd.DataFrame:
-    """Which images each of these runs gets right: a row per run, attack and attacked class.
+def read_hits(folders: Iterable[str | Path]) -> pd.DataFrame:
+    """Which images the runs in these folders get right: a row per run, attack and attacked class.
 
-    Columns: ``run``, data set, method, protected class and seed, ``attack``, ``p`` (the class's
-    index) and ``hits``, (n,) bool for the class's test images in their order: the same images in
-    every run of a data set. Raises InputError where a run is not done.
+    Columns: ``run``, data set, method, protected class and seed, ``attack`` (the first: clean),
+    ``p`` (the class's index) and ``hits``, (n,) bool for the class's test images in their order:
+    the same images in every run of a data set. Raises InputError where a run is not done.
     """
     rows = []
-    for run in ids:
-        result = read_run(Path(folder, run))
+    for folder in map(Path, folders):
+        result = read_run(folder)
         parameters = result["parameters"] | {"protected_class": protected_class(result)}
-        known = {"run": run} | {name: parameters[name] for name in KEYS if name != "model"}
-        with np.load(Path(folder, run, "predictions.npz")) as arrays:
+        known = {"run": folder.name} | {name: parameters[name] for name in KEYS if name != "model"}
+        with np.load(folder / "predictions.npz") as arrays:
             labels, attacked = arrays["labels"], arrays["attacked"]
-            for name in (n for n in arrays.files if n not in ("labels", "attacked", "clean")):
-                right, true = arrays[name] == labels[attacked], labels[attacked]
+            names = [name for name in arrays.files if name not in ("labels", "attacked")]
+            predictions = {name: arrays[name] for name in names}
+            predictions["clean"] = predictions["clean"][attacked]
+            for name, predicted in predictions.items():
+                right, true = predicted == labels[attacked], labels[attacked]
                 places = ((int(p), right[true == p]) for p in np.unique(true))
                 rows += [known | {"attack": name, "p": p, "hits": hits} for p, hits in places]
     return pd.DataFrame(rows, columns=["run", *(k for k in KEYS if k != "model"), *HITS])

@@ -13,6 +13,7 @@ import numpy as np
 
 from csnb.costs import read_costs
 from csnb.data import describe
+from csnb.data.sources import data_folder
 from csnb.errors import InputError
 from csnb.paths import read_file, resolve
 from csnb.spec import source_digest
@@ -31,8 +32,8 @@ class Identity:
     them are not the defaults: only these count, so that a new parameter changes no run.
     ``classes``: names. ``protected``: indices. ``costs``: (m, m), predicted by true. ``digests``:
     of each input's content: "train" and "test" (the data set's splits), "costs", "init_from" (first
-    weights), somebody's "file.py". ``files``: where the inputs that are files lay. ``numerics``:
-    csnb's `NUMERICS`.
+    weights), somebody's "file.py". ``files``: where the inputs that are files lay; of a data set
+    that was found by name, the name. ``numerics``: csnb's `NUMERICS`.
     """
 
     parameters: dict[str, Any]
@@ -115,6 +116,8 @@ def changed_inputs(identity: Identity) -> list[str]:
     """
     now: dict[str, Any] = {}
     for kind, file in identity.files.items():
+        if kind == "dataset" and not file.endswith(".npz"):  # found by name
+            file = str(data_folder() / f"{file}.npz")
         if not _within_reach(Path(file)):
             continue
         try:

@@ -125,6 +125,30 @@ def test_a_failing_rerun_leaves_the_finished_run_whole(tmp_path: Path) -> None:
     assert (job.folder / "result.json").read_text() == "an older result"
 
 
+COUNTED = """
+import csnb.runner
+from pathlib import Path
+_fit, _place = csnb.runner.fit, Path(dataset).parent
+def _counted(*given, **named):
+    with (_place / "trained").open("a") as file:
+        file.write("once ")
+    return _fit(*given, **named)
+csnb.runner.fit = _counted
+"""
+FULL = 'if not (_place / "room").exists(): raise OSError(28, "No space left on device")'
+
+
+def test_a_disk_that_is_full_at_the_end_does_not_cost_the_training(tmp_path: Path) -> None:
+    file = write_sweep(tmp_path, COUNTED, START, FULL, END, seed=[0])
+    ((job, _),) = make_plan(file, tmp_path / "runs")
+    assert run_one(job).reason.startswith("disk full: ")
+    assert runs.inspect(job.folder).state == "failed"
+    (tmp_path / "room").touch()
+    assert run_one(job).state == "done"
+    assert (tmp_path / "trained").read_text() == "once "
+    assert [path.name for path in job.runs.iterdir() if path.name != ".locks"] == [job.run_id]
+
+
 def test_inputs_that_change_after_the_plan_fail_the_run(tmp_path: Path) -> None:
     file = write_sweep(tmp_path, TROUBLE, seed=[0])
     ((job, _),) = make_plan(file, tmp_path / "runs")

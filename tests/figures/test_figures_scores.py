@@ -1,5 +1,7 @@
 """What is drawn of scores and costs is what the frames hold."""
 
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -26,6 +28,23 @@ def test_by_attack_draws_each_value_with_its_interval_and_none_where_there_is_no
     assert not any(len(bar) for bar in paper.lines[2][0].get_segments())
     assert [text.get_text() for text in ax.get_xticklabels()] == ["FGSM", "PGD"]
     assert paper.lines[0].get_xdata()[0] == pytest.approx(1, abs=0.5)
+
+
+@pytest.mark.parametrize("end", ["", "\nfloat32", "(gradient=float32)", "(steps=5, momentum=0.5)"])
+def test_names_of_many_attacks_do_not_touch(end: str) -> None:
+    attacks = ("FGSM", "PGD", "MIA", "L2BIA", "LinfBIA")
+    names = ["clean", *(attack + more for more in ("", end) for attack in attacks)]
+    rows = pd.DataFrame({"series": "A", "attack": names, "value": 0.5, "low": 0.4, "high": 0.6})
+    ax = figures.by_attack(rows)
+    ax.figure.canvas.draw()
+    texts = ax.get_xticklabels()
+    if texts[0].get_rotation():  # parallel lines: the distance of two is more than a line is high
+        places = [ax.transData.transform([x, 0])[0] for x in (0, 1)]
+        apart = (places[1] - places[0]) * np.sin(np.radians(texts[0].get_rotation()))
+        assert apart > 1.5 * texts[0].get_fontsize() * ax.figure.dpi / 72
+    else:
+        boxes = [text.get_window_extent() for text in texts]
+        assert all(a.x1 + 3 < b.x0 for a, b in pairwise(boxes))
 
 
 def comparison() -> pd.DataFrame:

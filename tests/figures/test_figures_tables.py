@@ -16,7 +16,8 @@ def test_cells_are_rounded_and_missing_ones_left_blank() -> None:
     assert ">0.123</td>" in page and ">980</td>" in page and ">not run</td>" in page
     assert "nan" not in page.lower() and "mnist, n = 980" in page
     assert ">0.1235</td>" in table(FRAME, precision=4).to_html()
-    assert ">12.3%</td>" in table(FRAME, formats={"share": "{:.1%}"}).to_html()
+    page = table(FRAME.assign(low=0.25), formats={"share": "{:.1%}"}).to_html()
+    assert ">12.3%</td>" in page and ">0.250</td>" in page
 
 
 def test_equal_tables_are_equal_text_and_scroll_where_the_page_is_narrow() -> None:

@@ -58,7 +58,8 @@ def kept(source: Path) -> Path:
 def test_a_library_is_compiled_once(source: Path) -> None:
     assert [answer(source) for _ in range(3)] == [42] * 3
     assert compilations(source) == 1
-    assert {path.suffix for path in kept(source).parent.iterdir()} == {".so", ".sha256", ".lock"}
+    left = {path.suffix for path in kept(source).parent.iterdir()}
+    assert left - {".lock"} == {".so", ".sha256"}  # which older filelock removes
     source.write_text('extern "C" int answer() { return 43; }')
     assert answer(source) == 43 and compilations(source) == 2
 
@@ -84,7 +85,7 @@ def written(change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
 
 
 def in_its_place(file: Path, make: Callable[[Path], object]) -> None:
-    file.unlink()
+    file.unlink(missing_ok=file.suffix == ".lock")
     make(file)
 
 

@@ -9,7 +9,7 @@ import torch
 
 from csnb.losses import fuzziness
 from csnb.paper import minmax
-from csnb.statistics import difference, wilson
+from csnb.statistics import difference, paired_difference, wilson
 
 
 def test_near_zero_counts_below_absolute_and_relative_thresholds() -> None:
@@ -95,21 +95,36 @@ def test_positions_count_where_the_order_holds_and_what_chance_gives() -> None:
     )
 
 
-def test_protection_compares_the_protected_class_of_neighbouring_methods() -> None:
-    common = {"measure": "accuracy", "protected_class": 0, "total": 100}
+def test_protection_compares_the_protected_class_of_neighbours_image_by_image() -> None:
+    right = {"ADV": range(50), "CSA+L2": range(30), "CSA": range(28, 60)}
     rows = [
-        common | {"run": method, "method": method, "attack": attack, "class": name, "value": value}
-        for method, value in {"ADV": 0.5, "CSA+L2": 0.2, "CSA": 0.55}.items()
+        {"run": method, "method": method, "attack": attack, "protected_class": 0, "p": p}
+        | {"hits": np.isin(np.arange(100), of if p == 0 else ())}
+        for method, of in right.items()
         for attack in ("clean", "PGD")
-        for name in (["cat", "dog"] if method == "ADV" or attack == "clean" else ["cat"])
+        for p in ((0, 1) if method == "ADV" else (0,))
     ]
-    alarms = {"measure": "false_alarms", "attack": "clean", "class": "cat", "value": 0}
-    rows += [common | alarms | {"run": "CSA", "method": "CSA"}]
     found = minmax.protection(pd.DataFrame(rows), ["ADV", "CSA+L2", "CSA"])
     assert found["attack"].tolist() == ["clean", "clean", "PGD", "PGD"]
-    assert found["verdict"].tolist() == ["reversed", "holds"] * 2
-    by_hand = [float(v) for v in difference(0.55, 100, 0.2, 100)]
-    assert found.loc[1, ["low", "high"]].tolist() == pytest.approx(by_hand)
+    assert found["first"].tolist() == [0.5, 0.3] * 2 and found["second"].tolist() == [0.3, 0.32] * 2
+    assert found["verdict"].tolist() == ["reversed", "unclear"] * 2
+    # 20 images are ADV's alone, none CSA+L2's; 28 CSA+L2's alone, 30 CSA's: binomial, four tests
+    tail = sum(math.comb(58, k) for k in range(29)) / 2**58
+    assert found["p"].tolist() == pytest.approx([2 / 2**20, 2 * tail] * 2)
+    assert found["holm"].tolist() == pytest.approx([8 / 2**20, 1] * 2)
+    both = (np.isin(np.arange(100), right[name]) for name in ("ADV", "CSA+L2"))
+    assert found.loc[0, ["low", "high"]].tolist() == pytest.approx(paired_difference(*both))
+    assert found.loc[0, "low"] > difference(0.3, 100, 0.5, 100)[0]  # which takes them for others
+
+
+def test_one_of_many_attacks_below_five_percent_proves_nothing() -> None:
+    """6 to 0 has p = 2 / 2^6; of two tests, twice that."""
+    frame = pd.DataFrame({"method": ["ADV", "CSA"], "attack": "PGD", "protected_class": 0, "p": 0})
+    frame["hits"] = [np.arange(20) < 6, np.arange(20) < 12]
+    alone = minmax.protection(frame, ["ADV", "CSA"])
+    assert alone["verdict"].tolist() == ["holds"] and alone["holm"].tolist() == [2 / 2**6]
+    two = minmax.protection(pd.concat([frame, frame.assign(attack="CW")]), ["ADV", "CSA"])
+    assert two["holm"].tolist() == [4 / 2**6] * 2 and set(two["verdict"]) == {"unclear"}
 
 
 def test_the_steepest_slope_of_a_term_of_eq_8_is_where_autograd_finds_it() -> None:

@@ -18,15 +18,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_reading_is_shown_where_it_was_written_for() -> None:
     shown = reading("table", dataset="mnist", runs="11 of 32")
-    assert shown._repr_markdown_() == repr(shown) == "ADV is *not* below CSA."
+    assert shown._repr_markdown_() == repr(shown) == "ADV is *not* below CSA." and shown.fits
 
 
 @pytest.mark.parametrize("given", [{"dataset": "cifar10"}, {"runs": "12 of 32"}, {"seed": 1}])
 def test_a_reading_is_not_shown_for_anything_else(given: dict[str, object]) -> None:
-    shown = repr(reading("table", **{"dataset": "mnist", "runs": "11 of 32"} | given))
+    text = reading("table", **{"dataset": "mnist", "runs": "11 of 32"} | given)
+    shown = repr(text)
     ((key, value),) = given.items()
     assert "ADV" not in shown and shown.startswith("*No reading")
-    assert shown.endswith(f"here it is {key} = {value}.*")
+    assert shown.endswith(f"here it is {key} = {value}.*") and not text.fits
 
 
 def test_a_missing_text_and_one_without_its_condition_are_refused(folder: Path) -> None:

@@ -128,9 +128,11 @@ def hits(*rows: tuple[str, object, int, str, tuple[int, ...]]) -> pd.DataFrame:
     return frame
 
 
-STD = [("STD", 0, p, a, range(10)) for p in range(10) for a in ("PGD", "PGD(gradient=float32)")]
+ATTACKS = ("clean", "PGD", "PGD(gradient=float32)")
+STD = [("STD", 0, p, a, range(10)) for p in range(10) for a in ATTACKS]
 TESTED = hits(
     *STD,
+    ("CSE", 3, 3, "clean", range(20)),  # no attack: no test
     ("CSE", 3, 3, "PGD", range(8, 20)),  # 10 right of which STD is wrong, 8 the other way round
     ("CSE", 4, 4, "PGD", range(20)),  # 10 : 0
     ("CSE", 4, 5, "PGD", range(20)),  # not the class that it protects

@@ -142,7 +142,7 @@ def all_say(
         lambda: read_run(run),
         lambda: read_scores([beside, run]),
         lambda: read_histories([beside, run]),
-        lambda: read_hits(case.runs, [beside.name, run.name]),
+        lambda: read_hits([beside, run]),
         lambda: csnb.load_model(run),
     ):
         assert f"{run.name}: {state}" in refused(read)
@@ -191,7 +191,7 @@ def all_read(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
     assert "2 done" in capsys.readouterr().out
     assert len(read_run(case.run)["scores"]) and len(read_scores([case.run, case.beside]))
     assert len(read_runs(case.runs)["run"].unique()) == 2
-    assert len(read_histories([case.run])) and len(read_hits(case.runs, [case.run.name]))
+    assert len(read_histories([case.run])) and len(read_hits([case.run]))
     weights_are(case, OWN)
     assert csnb.load_model(case.run)
     assert find_or_run(case.experiments[0]) == case.run

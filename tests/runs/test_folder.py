@@ -172,6 +172,8 @@ class Ops:
 
     def counted(self, call: Callable[..., object], name: str) -> Callable[..., object]:
         def counting(*args: object, **kwargs: object) -> object:
+            if Path(str(args[0])).parent.name == ".locks":  # filelock's: the system lets it go
+                return call(*args, **kwargs)
             self.done += 1
             if self.done == self.stop and name == "write_bytes":  # half-way
                 path, content = args
@@ -326,7 +328,10 @@ def test_a_full_disk_names_the_file_and_costs_no_training(
 def test_a_run_that_was_not_written_can_be_written_again(
     tmp_path: Path, data: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its model, scores and lock are still there; progress that does not fit ends nothing."""
+    """Its model, scores and lock are still there; progress that does not fit ends nothing.
+
+    Its training is on the disk since it was done.
+    """
     made = Run(Experiment(**QUICK, dataset=data, runs=str(tmp_path / "runs")))
     progress = Stage.progress
 
@@ -346,7 +351,7 @@ def test_a_run_that_was_not_written_can_be_written_again(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", full)
-        with pytest.raises(OSError, match=r"No space left on device: '.*model.saf"):
+        with pytest.raises(OSError, match=r"No space left on device: '.*history.csv"):
             made.write()
     assert inspect(made.folder).state == "running"
     assert inspect(made.write()).state == "done"

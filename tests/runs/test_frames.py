@@ -83,7 +83,8 @@ def test_what_is_under_way_or_failed_is_left_out_in_silence(tmp_path: Path) -> N
 def test_hits_by_hand(tmp_path: Path) -> None:
     """Labels 0 1 1 0, of which 1 and 2 are attacked: under PGD, 0 is not right, 1 is."""
     made = write_run(tmp_path)
-    (row,) = read_hits(tmp_path, [made.name]).to_dict("records")
+    clean, row = read_hits([made]).to_dict("records")
+    assert (clean["attack"], clean["p"], len(clean["hits"])) == ("clean", 1, 2)
     known = {"run": made.name, "dataset": "digits", "method": "CSA", "protected_class": 1}
     assert {name: row[name] for name in known} == known and row["seed"] == 0
     assert (row["attack"], row["p"]) == ("PGD", 1)
@@ -95,11 +96,14 @@ def test_hits_of_each_attack_and_class_stand_in_the_order_of_the_images(tmp_path
     predictions = {
         "labels": labels,
         "attacked": attacked,
-        "clean": labels,
+        "clean": np.array([2, 1, 1, 0, 0, 1]),  # of all
         "PGD": np.array([2, 0, 1, 0, 1]),  # of the images 0 1 3 4 5, labels 2 0 0 2 1
         "CW": np.array([0, 1, 0, 2, 0]),
     }
     wanted = {
+        ("clean", 0): [False, True],
+        ("clean", 1): [True],
+        ("clean", 2): [True, False],
         ("PGD", 0): [True, False],
         ("PGD", 1): [True],
         ("PGD", 2): [True, False],
@@ -116,7 +120,7 @@ def test_hits_of_each_attack_and_class_stand_in_the_order_of_the_images(tmp_path
         stage.write(run_identity, **parts, result=result)
         stage.publish()
     ids = [run_identity.run_id for run_identity in reversed(made)]
-    frame = read_hits(tmp_path, ids)
+    frame = read_hits(tmp_path / run for run in ids)
     assert list(frame["run"].unique()) == ids  # in the order asked for
     for _, rows in frame.groupby("run"):
         found = {(row.attack, row.p): row.hits.tolist() for row in rows.itertuples()}
@@ -125,21 +129,21 @@ def test_hits_of_each_attack_and_class_stand_in_the_order_of_the_images(tmp_path
 
 def test_hits_agree_with_the_scores_of_a_run(trained: list[Path]) -> None:
     """Shares of a class, which evaluation counted another way."""
-    hits = read_hits(trained[0].parent, [folder.name for folder in trained])
-    scores = read_scores(trained).query("measure == 'accuracy' and attack != 'clean'")
+    hits = read_hits(trained)
+    scores = read_scores(trained).query("measure == 'accuracy'")
     counted = [(r.run, r.attack, r.p, r.hits.sum(), len(r.hits)) for r in hits.itertuples()]
     index = read_run(trained[0])["classes"].index
     rows = scores[["run", "attack", "class", "correct", "total"]].values.tolist()
     expected = [(run, attack, index(name), *counts) for run, attack, name, *counts in rows]
-    assert sorted(counted) == sorted(expected) and len(counted) == 2 * 2 * 3
+    assert sorted(counted) == sorted(expected) and len(counted) == 2 * 3 * 3
 
 
 def test_hits_of_no_run_are_an_empty_frame_and_of_a_broken_one_refused(tmp_path: Path) -> None:
-    assert len(read_hits(tmp_path, [])) == 0 and "hits" in read_hits(tmp_path, [])
+    assert len(read_hits([])) == 0 and "hits" in read_hits([])
     made = write_run(tmp_path)
     (made / "predictions.npz").write_bytes(b"")
     with pytest.raises(InputError, match=r"predictions\.npz has changed"):
-        read_hits(tmp_path, [made.name])
+        read_hits([made])
 
 
 def test_classes_by_index_and_by_name_stand_together_as_indices(tmp_path: Path) -> None:

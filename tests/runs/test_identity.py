@@ -367,6 +367,31 @@ def test_the_same_content_elsewhere_is_the_same_run(
     assert (first / "result.json").read_bytes() == made
 
 
+def test_a_data_set_by_name_leaves_no_path_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is a run of it another one than that by path; another content is noticed all the same."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    file = stripes(here / "letters.npz")
+    monkeypatch.setenv("CSNB_DATA", str(here))
+    asked = QUICK | {"dataset": "letters", "runs": str(tmp_path / "runs")}
+    folder = find_or_run(Experiment(**asked))
+    assert read_run(folder)["files"] == {"dataset": "letters"}
+    assert str(tmp_path) not in (folder / "result.json").read_text()
+    for by_path in ({"dataset": file}, {"data_root": str(here)}):
+        found = Experiment(**asked | by_path).identity()
+        assert found.run_id == folder.name and found.files == {"dataset": file}
+
+    here.rename(there)  # as on another machine
+    monkeypatch.setenv("CSNB_DATA", str(there))
+    assert inspect(folder).state == "done" and not csnb.load_model(folder).training
+    stripes(there / "letters.npz", train=60)
+    assert inspect(folder).reason == "letters has changed"
+    (there / "letters.npz").unlink()
+    assert inspect(folder).state == "done"  # what is gone cannot have changed
+
+
 def test_repacked_arrays_are_the_same_data(data: str, tmp_path: Path) -> None:
     key = quick(tmp_path, dataset=data).identity().key
     arrays = dict(np.load(data))
