@@ -178,9 +178,7 @@ class Conv(Affine):
             - (a.shape[2 + i] - 1) * m.stride[i]
             for i in (0, 1)
         ]  # fmt: skip
-        return conv_transpose2d(
-            a, m.weight, None, m.stride, m.padding, over, m.groups, m.dilation
-        )
+        return conv_transpose2d(a, m.weight, None, m.stride, m.padding, over, m.groups, m.dilation)
 
     def terms(self, shape: torch.Size) -> int:
         return self.module.weight[0].numel()

@@ -185,8 +185,8 @@ def _followed(body: nn.Module) -> Iterator[None]:
         yield
     except Exception as error:  # of somebody's own code, met with stand-ins for tensors
         raise InputError(
-            f"bounds: {type(body).__name__} cannot be followed ({one_line(error)}); allowed: layers "
-            "in a fixed order"
+            f"bounds: {type(body).__name__} cannot be followed ({one_line(error)}); allowed: "
+            "layers in a fixed order"
         ) from None
 
 

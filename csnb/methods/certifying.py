@@ -63,9 +63,7 @@ def crown_ibp(
 class _Certified:
     """The loss of both, at a moment of training."""
 
-    def __init__(
-        self, task: Task, weight: float, clean: float, radius: float, ramp: float
-    ) -> None:
+    def __init__(self, task: Task, weight: float, clean: float, radius: float, ramp: float) -> None:
         if task.threat is None:
             raise InputError("threat: None; allowed: a ThreatModel, for bounds to hold against")
         self.threat, self.dear = task.threat, dear(task.costs)

@@ -23,3 +23,18 @@ def test_each_method_is_a_line_with_a_marker_where_it_stands_without_an_offset()
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["ADV", r"CSA\$"]
     looks = [(line.get_color(), line.get_linestyle()) for line in steps]
     assert len({colour for colour, _ in looks}) == len({stroke for _, stroke in looks}) == 2
+
+
+def test_a_band_lies_between_the_certified_curve_and_the_attacked_one() -> None:
+    own, margins = np.arange(40) < 20, np.linspace(1.0, -1, 40)
+    attacked = protection_curve(margins, own)
+    certified = protection_curve(margins - 1.3 * own, own)
+    ax = figures.protection_curve({"IBP": attacked}, certified={"IBP": certified})
+    x, low = ax.lines[2].get_data()
+    for at, recall in zip(x, low, strict=True):
+        alarms = certified["false_alarms"].clip(lower=1e-3)
+        assert recall == certified["recall"][alarms <= at].max()
+    band = ax.collections[0].get_paths()[0].vertices
+    assert band[:, 1].min() == low.min() and band[:, 1].max() == attacked["recall"].max()
+    texts = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert texts == ["IBP", "IBP, certified at least"]
