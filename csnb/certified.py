@@ -101,9 +101,10 @@ def certified_score(
     charged = ((pairs <= 0) * costs.T[y]).sum(1)[costs.max(0)[y] > 0]
     if n := len(charged):
         rows.append(_row("robust_error", (charged > 0).sum(), n))
-        levels, counts = np.unique(charged, return_counts=True)
-        low, high = weighted_sum(levels[levels > 0], counts[levels > 0], n) if charged.any() else (
-            0.0, charged.max())  # fmt: skip
+        levels, counts = np.unique(charged[charged > 0], return_counts=True)
+        if not len(levels):  # none was seen: as if the dearest image could have been
+            levels, counts = np.array([costs.sum(0).max()]), np.array([0])
+        low, high = weighted_sum(levels, counts, n)
         ends = {"total": n, "value": charged.mean(), "low": low, "high": high}
         rows.append({"measure": "robust_cost"} | ends)
     columns = ["attack", "measure", "class", "correct", "total", "value", "low", "high"]

@@ -52,11 +52,11 @@ def _band(
     ax: Axes, attacked: pd.DataFrame, certified: pd.DataFrame, label: str, look: dict[str, object]
 ) -> None:
     """Between two curves: a step at every share of false alarms that either has."""
-    ends = [curve["false_alarms"].clip(lower=LEAST).to_numpy() for curve in (attacked, certified)]
-    x = np.union1d(*ends)
+    places = [c["false_alarms"].clip(lower=LEAST).to_numpy() for c in (certified, attacked)]
+    x = np.union1d(*places)
     low, high = (
-        curve["recall"].to_numpy()[np.searchsorted(at, x, side="right") - 1]
-        for curve, at in zip((certified, attacked), ends, strict=True)
+        curve["recall"].to_numpy()[np.searchsorted(place, x, side="right") - 1]
+        for curve, place in zip((certified, attacked), places, strict=True)
     )
     ax.fill_between(x, low, high, step="post", color=look["color"], alpha=0.2, lw=0)
     ax.step(x, low, where="post", lw=0.8, label=label, **look)
