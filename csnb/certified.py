@@ -79,8 +79,8 @@ def certified_score(
     """Scores of `certified_pairs` (N, m), labels ``y`` (N,), in the columns of `csnb.score`.
 
     ``attack``: "certified". ``measure``: ``accuracy`` of each class (share of its images that no
-    attack makes another), their ``average``; ``robust_error`` and ``robust_cost`` after Zhang and
-    Evans 2019, definition 3.2: of the images of classes that can be mistaken at a cost, the share
+    attack makes another), their ``average``; ``robust_error`` and ``robust_cost`` as Zhang and
+    Evans 2019 count them: of the images of classes that can be mistaken at a cost, the share
     that is not safe from such a mistake, and the mean sum of the costs of all mistakes that are not
     ruled out. ``costs``: any (m, m), predicted by true. Raises InputError.
     """

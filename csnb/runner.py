@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 
 from csnb.attacks import warn_short
+from csnb.bounds import Bounds
 from csnb.certified import CERTIFIED, certified_margins, identity
 from csnb.data import Dataset, load_dataset
 from csnb.errors import InputError
@@ -57,6 +58,8 @@ class Run:
         if experiment.offset:
             self.held = self.data.held_out(experiment.validation, experiment.seed)
             add_offset(copy.deepcopy(self.model), self._look(), self.protected, 1.0)
+        if experiment.offset.startswith(CERTIFIED):
+            Bounds(self.model)  # it has a rule for every layer
         self.offset: dict[str, float | str] | None = None
         self._margins: dict[tuple[tuple[int, ...], str], np.ndarray] = {}
         self._begun = False
@@ -211,9 +214,8 @@ class Run:
     def _shift(self) -> dict[str, float | str]:
         """Choose the offset on the images held out, fold it in; says which, and what it gave."""
         e, (x, y) = self.experiment, self._training(self.held)
-        rule, attack = e.offset.removeprefix(f"{CERTIFIED} "), ATTACK
-        if rule != e.offset:
-            attack = CERTIFIED
+        attack = CERTIFIED if e.offset.startswith(CERTIFIED) else ATTACK
+        rule = e.offset.removeprefix(f"{CERTIFIED} ")
         margins = self._bounded(x, y, self.protected, attack)
         labels = y.cpu().numpy()
         budget = None if rule == "cost" else float(rule)

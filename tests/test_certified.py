@@ -180,3 +180,16 @@ def test_an_offset_may_be_certified(given: str, kept: str) -> None:
 def test_other_offsets_are_refused(given: str) -> None:
     with pytest.raises(InputError, match=r"offset: .* or certified and these"):
         Experiment(offset=given)
+
+
+def test_a_network_without_bounds_is_refused_before_it_is_trained(tmp_path: Path) -> None:
+    lines = ["import csnb, torch.nn as nn", "@csnb.model", "def Mine(shape, classes):", ""]
+    lines[3] = "    return nn.Sequential(nn.Flatten(), nn.Tanh(), nn.Linear(144, classes))"
+    (tmp_path / "mine.py").write_text("\n".join(lines))
+    asked = QUICK | {"dataset": stripes(tmp_path / "stripes.npz"), "runs": str(tmp_path / "runs")}
+    asked |= {"model": f"{tmp_path / 'mine.py'}:Mine", "method": "STD"}
+    with pytest.raises(InputError, match=r"bounds: no rule for layer 1 \(Tanh\)"):
+        csnb.Run(Experiment(**asked, offset="certified 0.1"))
+    with pytest.raises(InputError, match="Tanh"):
+        csnb.run(Experiment(**asked | {"method": "IBP"}))
+    assert not [*(tmp_path / "runs").glob("*stripes*")]

@@ -113,7 +113,7 @@ def log_cost(least: Tensor, costs: Tensor) -> Tensor:
     """The certified cost of each image, softly, (B,): c log(1 + sum_j C_j / c exp(-L_j)).
 
     ``least``: L (B, m). ``costs``: C (B, m) of taking the image for each class; c: their largest.
-    After Zhang and Evans 2019, eq. 3.3.
+    After Zhang and Evans 2019.
     """
     top = costs.amax(1)
     tiny = torch.finfo(costs.dtype).tiny
