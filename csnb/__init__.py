@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 PUBLIC = {  # by module, imported when first asked for: csnb --help needs no torch
     "attacks": ("ATTACKS", "ThreatModel", "perturb"),
     "batch": ("sweep",),
+    "certified": ("certified_margins",),
     "costs": ("costs_from_pairs", "protect", "read_costs"),
     "curves": ("read_margins",),
     "data": ("DATASETS", "Dataset", "load_dataset"),
@@ -27,8 +28,8 @@ PUBLIC = {  # by module, imported when first asked for: csnb --help needs no tor
     "training": ("fit",),
 }
 MODULES = (
-    "attacks", "batch", "costs", "curves", "data", "evaluation", "figures", "losses", "margins",
-    "methods", "models", "paper", "runs", "statistics", "training",
+    "attacks", "batch", "bounds", "certified", "costs", "curves", "data", "evaluation", "figures",
+    "losses", "margins", "methods", "models", "paper", "runs", "statistics", "training",
 )  # fmt: skip
 _HOME = {name: module for module, names in PUBLIC.items() for name in names}
 

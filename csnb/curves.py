@@ -10,16 +10,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 
+from csnb.certified import CERTIFIED, certified_margins, certified_pairs, identity
 from csnb.data import load_dataset
 from csnb.errors import InputError
 from csnb.evaluation import presence
 from csnb.experiment import Experiment
 from csnb.margins import ATTACK, Reached, protection, worst_margins
+from csnb.models import Normalized
 from csnb.runner import Run, find_or_run, trained_model
 from csnb.runs import inspect, read_run
-from csnb.runs.kept import keep, margins_file, read_kept
-from csnb.spec import ATTACKS, METHODS
+from csnb.runs.kept import keep, margins_file, pairs_file, read_kept
+from csnb.spec import METHODS
 from csnb.statistics import half_width
 
 
@@ -31,21 +34,27 @@ def read_margins(
     Under the run's own threat model and seed (see `csnb.worst_margins`). ``run``: a finished run's
     folder, where they are kept, so that they are attacked once; or a `Run` that is evaluated, which
     keeps them when it is written. ``protected``: indices; default: the run's. ``attack``: of
-    `ATTACKS`. Raises InputError, also where a folder's data set is not at hand.
+    `ATTACKS`, or "certified": what none can cross (see `csnb.certified_margins`). Raises
+    InputError, also where a folder's data set is not at hand.
     """
     if isinstance(run, Run):
         classes = tuple(run.protected if protected is None else sorted(protected))
         return run.margins(classes, attack), np.isin(run.data.y_test.numpy(), classes)
     folder, result = Path(run), read_run(run)
-    spec = ATTACKS.parse(attack)
+    kept = identity(attack)
     classes = tuple(result["protected"] if protected is None else sorted(protected))
     with np.load(folder / "predictions.npz") as arrays:
         own = np.isin(arrays["labels"], classes)
     weights = result["sha256"]["model.safetensors"]
-    file = margins_file(folder, weights, classes, spec.identity)
-    margins = read_kept(file, own.size)
+    file = margins_file(folder, weights, classes, kept)
+    margins = read_kept(file, own.shape)
     if margins is None:
-        margins = _attacked(folder, result, classes, str(spec))
+        e, network, x, y = _again(folder, result)
+        if attack == CERTIFIED:
+            margins = certified_margins(network, x, y, classes, e.threat())
+        else:
+            settings = {"attack": attack, "seed": e.seed}
+            margins = worst_margins(network, x, y, classes, e.threat(), **settings)
         keep(file, margins)
     return margins, own
 
@@ -63,16 +72,32 @@ def baseline(run: Run) -> Run | Path:
     return run if same else find_or_run(experiment)
 
 
-def _attacked(
-    folder: Path, result: Mapping[str, Any], classes: Sequence[int], attack: str
-) -> np.ndarray:
+def read_pairs(run: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """`csnb.certified.certified_pairs` (N, m) of a finished run's test images, and their labels.
+
+    As `read_margins` does, from the run's folder, where they are kept. Raises InputError.
+    """
+    folder, result = Path(run), read_run(run)
+    with np.load(folder / "predictions.npz") as arrays:
+        labels = arrays["labels"]
+    file = pairs_file(folder, result["sha256"]["model.safetensors"])
+    pairs = read_kept(file, (len(labels), len(result["classes"])))
+    if pairs is None:
+        e, network, x, y = _again(folder, result)
+        pairs = certified_pairs(network, x, y, e.threat())
+        keep(file, pairs)
+    return pairs, labels
+
+
+def _again(
+    folder: Path, result: Mapping[str, Any]
+) -> tuple[Experiment, Normalized, Tensor, Tensor]:
+    """A finished run's experiment, network, test images and labels."""
     e = Experiment.of_result(result)
     data = load_dataset(e.dataset, e.data_root)
     if data.digests()["test"] != result["digests"]["test"]:
         raise InputError(f"dataset: {e.dataset} has changed since the run; allowed: the run's own")
-    model = trained_model(folder, e, data)
-    threat, x, y = e.threat(), data.x_test, data.y_test
-    return worst_margins(model, x, y, classes, threat, attack=attack, seed=e.seed)
+    return e, trained_model(folder, e, data), data.x_test, data.y_test
 
 
 def verdict(

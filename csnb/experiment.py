@@ -77,7 +77,8 @@ class Experiment(BaseModel):
         "", description="CSV or numbers, rows predicted, columns true; empty: miss and alarm cost"
     )
     offset: str = Field(
-        "", description="added to p's logit: cost, or a share of false alarms, 0.01; empty: none"
+        "",
+        description="added to p's logit: cost, or false alarms 0.01, certified 0.01; empty: none",
     )
     validation: Real = Field(
         0.1, gt=0, lt=1, description="share of training images held out to choose the offset on"
@@ -162,15 +163,20 @@ class Experiment(BaseModel):
     @field_validator("offset")
     @classmethod
     def _offset_rule(cls, value: str) -> str:
-        if value in ("", "cost"):
-            return value
+        words = value.split()
+        kind = "certified " if words[:1] == ["certified"] else ""
+        rule = " ".join(words[1:] if kind else words)
+        if rule == "cost" or not value:
+            return kind + rule
         try:
-            budget = float(value)
+            budget = float(rule)
         except ValueError:
             budget = 0.0
         if not 0 < budget < 1:
-            raise ValueError("Input should be empty, cost, or a share between 0 and 1")
-        return f"{budget:g}"
+            raise ValueError(
+                "Input should be empty, cost, or a share between 0 and 1; or certified and these"
+            )
+        return f"{kind}{budget:g}"
 
     @field_validator("model")
     @classmethod

@@ -11,6 +11,8 @@ import pandas as pd
 import torch
 
 from csnb.attacks import warn_short
+from csnb.bounds import Bounds
+from csnb.certified import CERTIFIED, certified_margins, identity
 from csnb.data import Dataset, load_dataset
 from csnb.errors import InputError
 from csnb.evaluation import Outcome, evaluate, score
@@ -21,7 +23,6 @@ from csnb.paths import RESULTS, resolve
 from csnb.progress import bar, say
 from csnb.runs import Stage, inspect, is_here, load_weights, provenance, read_run
 from csnb.runs.kept import keep, margins_file
-from csnb.spec import ATTACKS
 from csnb.training import fit
 
 PAUSE = 1.0  # seconds between two looks at what another process does
@@ -57,6 +58,8 @@ class Run:
         if experiment.offset:
             self.held = self.data.held_out(experiment.validation, experiment.seed)
             add_offset(copy.deepcopy(self.model), self._look(), self.protected, 1.0)
+        if experiment.offset.startswith(CERTIFIED):
+            Bounds(self.model)  # it has a rule for every layer
         self.offset: dict[str, float | str] | None = None
         self._margins: dict[tuple[tuple[int, ...], str], np.ndarray] = {}
         self._begun = False
@@ -128,16 +131,15 @@ class Run:
     def margins(self, protected: Sequence[int] = (), attack: str = ATTACK) -> np.ndarray:
         """Worst margins (N,) of the test images (see `csnb.worst_margins`); `write` keeps them.
 
-        ``protected``: indices; default: the run's. Raises InputError.
+        ``protected``: indices; default: the run's. ``attack``: of `ATTACKS`, or "certified". Raises
+        InputError.
         """
         if self.outcome is None:
             raise InputError("run: not evaluated; allowed: evaluate() before margins()")
-        e, spec = self.experiment, ATTACKS.parse(attack)
-        asked = tuple(protected) or self.protected, spec.identity
+        asked = tuple(protected) or self.protected, identity(attack)
         if asked not in self._margins:
             x, y = (t.to(self.device) for t in (self.data.x_test, self.data.y_test))
-            settings = {"attack": spec, "seed": e.seed}
-            self._margins[asked] = worst_margins(self.model, x, y, asked[0], e.threat(), **settings)
+            self._margins[asked] = self._bounded(x, y, asked[0], attack)
         return self._margins[asked]
 
     def write(self) -> Path:
@@ -243,19 +245,30 @@ class Run:
     def _shift(self) -> dict[str, float | str]:
         """Choose the offset on the images held out, fold it in; says which, and what it gave."""
         e, (x, y) = self.experiment, self._training(self.held)
-        margins = worst_margins(self.model, x, y, self.protected, e.threat(), seed=e.seed)
+        attack = CERTIFIED if e.offset.startswith(CERTIFIED) else ATTACK
+        rule = e.offset.removeprefix(f"{CERTIFIED} ")
+        margins = self._bounded(x, y, self.protected, attack)
         labels = y.cpu().numpy()
-        budget = None if e.offset == "cost" else float(e.offset)
+        budget = None if rule == "cost" else float(rule)
         value = choose_offset(margins, labels, self.protected, costs=self.costs, budget=budget)
         add_offset(self.model, self._look(), self.protected, value)
         own, called = np.isin(labels, self.protected), margins + value > 0
         return {
             "value": value,
-            "attack": ATTACK,
+            "attack": attack,
             "images": len(labels),
             "recall": float(called[own].mean()),
             "false_alarms": float(called[~own].mean()),
         }
+
+    def _bounded(
+        self, x: torch.Tensor, y: torch.Tensor, classes: Sequence[int], attack: str
+    ) -> np.ndarray:
+        """Margins (N,) of these images under an attack, or certified ones."""
+        e = self.experiment
+        if attack == CERTIFIED:
+            return certified_margins(self.model, x, y, classes, e.threat())
+        return worst_margins(self.model, x, y, classes, e.threat(), attack=attack, seed=e.seed)
 
     def _monitor(self) -> dict[str, float]:
         """Accuracy on the first test images, clean and under the attack that is to be watched."""

@@ -111,7 +111,7 @@ def fit(
     device = next(model.parameters()).device
     matrix = torch.as_tensor(costs, dtype=torch.float32, device=device)
     trainer = Trainer(
-        model, METHODS.parse(method)(Task(model, matrix, tuple(protected))), recipe, threat
+        model, METHODS.parse(method)(Task(model, matrix, tuple(protected), threat)), recipe, threat
     )
     order = torch.Generator().manual_seed(seed)
     history, weights = [], list(model.parameters())

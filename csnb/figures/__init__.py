@@ -1,5 +1,6 @@
 """Frames and arrays to matplotlib Axes and HTML tables; no computing, attacking or reading."""
 
+from csnb.figures.boxes import boxes
 from csnb.figures.examples import adversarial_examples, eps_slider
 from csnb.figures.framework import framework
 from csnb.figures.general import annotated_map, lines
@@ -28,7 +29,7 @@ from csnb.figures.weights import weights
 
 __all__ = [
     "BLUE", "GREEN", "GREY", "ORANGE", "PURPLE", "STYLES", "YELLOW", "adversarial_examples",
-    "annotated_map", "by_attack", "caption", "cost_matrix", "differences", "eps_slider",
+    "annotated_map", "boxes", "by_attack", "caption", "cost_matrix", "differences", "eps_slider",
     "framework", "layer_fuzziness", "lines", "per_class", "protected_against_others",
     "protection_curve", "ranking", "robustness_heatmap", "table", "training", "trends", "updates",
     "weights",

@@ -6,6 +6,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from csnb.bounds import Threat
+
 Loss = Callable[[Tensor, Tensor], Tensor]  # (logits (B, m), labels (B,)) -> a number
 
 
@@ -13,12 +15,13 @@ Loss = Callable[[Tensor, Tensor], Tensor]  # (logits (B, m), labels (B,)) -> a n
 class Task:
     """What a method may know.
 
-    The network, the costs (m, m; predicted by true), the classes to protect.
+    The network, the costs (m, m; predicted by true), the classes to protect, the attacker.
     """
 
     model: nn.Module
     costs: Tensor
     protected: Sequence[int] = ()
+    threat: Threat | None = None
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from csnb.models.normalized import (
     watched,
 )
 from csnb.models.resnet import resnet18
+from csnb.models.strided import small_cnn
 from csnb.spec import MODELS
 
 __all__ = [
     "LeNet", "MODELS", "Normalized", "add_offset", "build_model", "check_answers", "conv_weights",
-    "evaluating", "resnet18", "watched",
+    "evaluating", "resnet18", "small_cnn", "watched",
 ]  # fmt: skip

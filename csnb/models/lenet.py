@@ -6,6 +6,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
+from csnb.bounds import Layer, rule
+from csnb.bounds.layers import Conv, MaxPool, ReLU
 from csnb.models.native import conv_pool_relu
 from csnb.models.normalized import check_sides
 from csnb.spec import Count, model
@@ -16,6 +18,11 @@ class ConvPoolReLU(nn.Conv2d):
 
     def forward(self, z: Tensor) -> Tensor:
         return conv_pool_relu(z, self.weight, self.bias, self.padding[0])
+
+
+@rule(ConvPoolReLU)
+def _parts(module: ConvPoolReLU) -> list[Layer]:
+    return [Conv(module), MaxPool((2, 2), (2, 2), (0, 0)), ReLU()]
 
 
 class LeNet(nn.Module):

@@ -1,4 +1,4 @@
-"""Worst margins of a run's test images, kept in its folder beside the predictions.
+"""Worst margins of a run's test images, attacked or certified, kept beside its predictions.
 
 They are no part of what the run is: they come from its weights, whenever somebody asks. The file's
 name says whose they are and, by a digest, what they were made with.
@@ -20,25 +20,33 @@ from csnb.runs.identity import NUMERICS
 def margins_file(folder: Path, weights: str, protected: Sequence[int], attack: str) -> Path:
     """Where the margins lie.
 
-    ``weights``: digest of model.safetensors. ``attack``: its spec, whole.
+    ``weights``: digest of model.safetensors. ``attack``: its spec, whole, or "certified".
     """
-    content = [attack, list(protected), weights, NUMERICS]
-    key = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:10]
+    key = _key([attack, list(protected), weights, NUMERICS])
     return folder / f"margins-p{'+'.join(map(str, protected))}-{key}.npy"
 
 
-def read_kept(file: Path, images: int) -> np.ndarray | None:
-    """The margins (N,) in ``file``, if it holds them."""
+def pairs_file(folder: Path, weights: str) -> Path:
+    """Where the certified bounds against each class lie. ``weights``: as above."""
+    return folder / f"pairs-{_key([weights, NUMERICS])}.npy"
+
+
+def _key(content: list[object]) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:10]
+
+
+def read_kept(file: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    """The margins or bounds of this shape in ``file``, if it holds them."""
     try:
         margins = np.load(io.BytesIO(read_file(file)), allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
-    fit = margins.shape == (images,) and margins.dtype == np.float32
-    return margins if fit and np.isfinite(margins).all() else None
+    fit = margins.shape == shape and margins.dtype == np.float32
+    return margins if fit and (margins > -np.inf).all() else None
 
 
 def keep(file: Path, margins: np.ndarray) -> None:
-    """Keep margins (N,), where that can be written."""
+    """Keep margins or bounds, where that can be written."""
     packed = io.BytesIO()
     np.save(packed, margins.astype(np.float32))
     with suppress(OSError):  # somebody else's folder is read all the same

@@ -45,3 +45,18 @@ def test_the_ranking_shows_gain_and_price_of_each_method_from_above() -> None:
         assert drawn[:, 0, 1].tolist() == [1, 0]
         assert ax.lines[-1].get_xdata().tolist() == frame[name].tolist()
     assert [text.get_text() for text in gain.get_yticklabels()] == [r"CSA\$ (1 of 3 lost)", "ADV"]
+
+
+def test_a_band_lies_between_the_certified_curve_and_the_attacked_one() -> None:
+    own, margins = np.arange(40) < 20, np.linspace(1.0, -1, 40)
+    attacked = protection_curve(margins, own)
+    certified = protection_curve(margins - 1.3 * own, own)
+    ax = figures.protection_curve({"IBP": attacked}, certified={"IBP": certified})
+    x, low = ax.lines[2].get_data()
+    for at, recall in zip(x, low, strict=True):
+        alarms = certified["false_alarms"].clip(lower=1e-3)
+        assert recall == certified["recall"][alarms <= at].max()
+    band = ax.collections[0].get_paths()[0].vertices
+    assert band[:, 1].min() == low.min() and band[:, 1].max() == attacked["recall"].max()
+    texts = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert texts == ["IBP", "IBP, certified at least"]

@@ -1,0 +1,140 @@
+"""What no attack can undo: margins, accuracies and costs by sound bounds.
+
+An attacked margin is as bad as an attack found; a certified one is as bad as it can be. Between the
+two lies what the strongest attacker really reaches. Bounds are those of `csnb.bounds`.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from csnb.attacks import ATTACKS, ThreatModel
+from csnb.bounds import Certifier
+from csnb.costs import check_costs
+from csnb.errors import InputError
+from csnb.models import Normalized, check_answers
+from csnb.spec import Spec
+from csnb.statistics import average, weighted_sum, wilson
+
+CERTIFIED = "certified"  # stands where an attack's name could
+BATCH = 64  # images bounded at once
+
+
+def certified_margins(
+    model: Normalized, x: Tensor, y: Tensor, protected: Sequence[int], threat: ThreatModel
+) -> np.ndarray:
+    """Bounds on `csnb.worst_margins`: no image of p's is below, no other above. (N,) float32.
+
+    Whatever the attack, under ``threat``, for a float32 network in evaluation (see
+    `csnb.bounds.certified`). ``x``: pixels (N, C, H, W) in [0, 1]; ``y``: labels (N,);
+    ``protected``: some of the classes. Raises InputError, also for a layer without a rule.
+    """
+    classes = check_answers(model, x, y)
+    mine = list(dict.fromkeys(protected))
+    others = [i for i in range(classes) if i not in mine]
+    if not mine or not others or not {*mine} <= {*range(classes)}:
+        raise InputError(
+            f"protected: {mine}; allowed: some of 0 to {classes - 1}, and not all of them"
+        )
+    eye = torch.eye(classes, dtype=torch.float64, device=x.device)
+    rows = (eye[mine][:, None] - eye[others]).flatten(0, 1)  # z_p - z_i
+    own = torch.isin(y, torch.tensor(mine, device=y.device))
+    sign = torch.where(own, 1.0, -1.0).to(rows)
+
+    def worst(least: Tensor, sign: Tensor) -> Tensor:
+        pairs = least.unflatten(1, (len(mine), len(others)))
+        held = pairs.amin(2).amax(1)  # some p above all others
+        kept_out = pairs.amin(1).amax(1)  # some other above all p
+        return torch.where(sign > 0, held, -kept_out)
+
+    found = _bounded(model, x, threat, lambda part: sign[part][:, None, None] * rows)
+    margins = torch.cat([worst(least, sign[part]) for part, least in found])
+    return _outward(margins, sign)
+
+
+def certified_pairs(model: Normalized, x: Tensor, y: Tensor, threat: ThreatModel) -> np.ndarray:
+    """Lower bounds on z_y - z_j of each image against each class j, (N, m) float32; inf for j = y.
+
+    Where one is above 0, no attack makes class j of the image. Arguments and errors as of
+    `certified_margins`.
+    """
+    classes = check_answers(model, x, y)
+    eye = torch.eye(classes, dtype=torch.float64, device=x.device)
+    found = _bounded(model, x, threat, lambda part: eye[y[part]][:, None] - eye)
+    least = torch.cat([least for _, least in found]).scatter(1, y[:, None], torch.inf)
+    return _outward(least, torch.ones_like(least))
+
+
+def identity(attack: str | Spec) -> str:
+    """By which the margins of an attack, or certified ones, are kept. Raises InputError."""
+    return CERTIFIED if attack == CERTIFIED else ATTACKS.parse(attack).identity
+
+
+def certified_score(
+    pairs: np.ndarray, y: np.ndarray, *, classes: Sequence[str], costs: np.ndarray
+) -> pd.DataFrame:
+    """Scores of `certified_pairs` (N, m), labels ``y`` (N,), in the columns of `csnb.score`.
+
+    ``attack``: "certified". ``measure``: ``accuracy`` of each class (share of its images that no
+    attack makes another), their ``average``; ``robust_error`` and ``robust_cost`` as Zhang and
+    Evans 2019 count them: of the images of classes that can be mistaken at a cost, the share
+    that is not safe from such a mistake, and the mean sum of the costs of all mistakes that are not
+    ruled out. ``costs``: any (m, m), predicted by true. Raises InputError.
+    """
+    y, costs = np.asarray(y), check_costs(costs, len(classes))
+    if pairs.shape != (len(y), len(classes)) or not len(y):
+        raise InputError(
+            f"pairs: shaped {pairs.shape}; allowed: ({len(y)}, {len(classes)}), an image or more"
+        )
+    safe = (pairs > 0).all(1)
+    total, held = np.bincount(y, minlength=len(classes)), np.bincount(y[safe])
+    held = np.pad(held, (0, len(classes) - len(held)))
+    seen = np.flatnonzero(total)
+    rows = [_row("accuracy", held[i], total[i]) | {"class": classes[i]} for i in seen]
+    if len(seen) == len(classes):
+        low, high = average(held / total, total)
+        ends = {"value": (held / total).mean(), "low": low, "high": high}
+        rows.append(_row("average", held.sum(), total.sum()) | ends)
+    charged = ((pairs <= 0) * costs.T[y]).sum(1)[costs.max(0)[y] > 0]
+    if n := len(charged):
+        rows.append(_row("robust_error", (charged > 0).sum(), n))
+        levels, counts = np.unique(charged[charged > 0], return_counts=True)
+        if not len(levels):  # none was seen: as if the dearest image could have been
+            levels, counts = np.array([costs.sum(0).max()]), np.array([0])
+        low, high = weighted_sum(levels, counts, n)
+        ends = {"total": n, "value": charged.mean(), "low": low, "high": high}
+        rows.append({"measure": "robust_cost"} | ends)
+    columns = ["attack", "measure", "class", "correct", "total", "value", "low", "high"]
+    frame = pd.DataFrame(rows, columns=columns).assign(attack=CERTIFIED)
+    return frame.astype({"class": "str", "correct": "Int64", "total": "Int64"}).fillna(
+        {"class": ""}
+    )
+
+
+def _row(measure: str, count: int, total: int) -> dict[str, object]:
+    low, high = wilson(count, total)
+    ends = {"value": count / total, "low": float(low), "high": float(high)}
+    return {"measure": measure, "correct": int(count), "total": int(total)} | ends
+
+
+def _bounded(
+    model: Normalized, x: Tensor, threat: ThreatModel, rows: Callable[[slice], Tensor]
+) -> list[tuple[slice, Tensor]]:
+    """Bounds on the rows of each batch, (B, K), and where it lies."""
+    certify, found = Certifier(model), []
+    for first in range(0, len(x), BATCH):
+        part = slice(first, first + BATCH)
+        found.append((part, certify(x[part], rows(part), threat)))
+    return found
+
+
+def _outward(bounds: Tensor, sign: Tensor) -> np.ndarray:
+    """Float64 bounds as float32, rounded down where ``sign`` is positive, else up."""
+    exact = bounds.cpu().numpy()
+    near = exact.astype(np.float32)
+    ends = np.where(sign.cpu().numpy() > 0, -np.inf, np.inf).astype(np.float32)
+    beyond = np.where(ends < 0, near > exact, near < exact)
+    return np.where(beyond, np.nextafter(near, ends), near)
