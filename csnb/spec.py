@@ -404,9 +404,10 @@ class Registry(Mapping[str, Entry]):
             own[name] = Entry(self.kind, name, adopted, "", known[1], known[2])
             self._made.append(own[name])
         if name not in own:
+            others = [n for n, value in held.items() if n not in own and self.adopt(value)]
             raise InputError(
-                f"{self.kind}: {file} has no {self.kind} {name!r}; {choices(name, own)} "
-                f"(decorated with csnb.{self.kind})"
+                f"{self.kind}: {file} has no {self.kind} {name!r}; "
+                f"{choices(name, sorted([*own, *others]))} (decorated with csnb.{self.kind})"
             )
         return own[name]
 

@@ -130,7 +130,8 @@ def _find(folder: Path) -> dict[str, dict[str, list[Path]]]:
             f"{folder}: holds folders {', '.join(inside)[:80]}; "
             "allowed: train and test alone, or a folder for each class"
         )
-    splits = {split: _classes(folder / split, _folders(folder / split)) for split in SPLITS}
+    splits = {"train": _classes(folder / "train", _folders(folder / "train"))}
+    splits["test"] = _classes(folder / "test", _folders(folder / "test"), least=0)
     strange = [name for name in splits["test"] if name not in splits["train"]]
     if strange:
         text = choices(strange[0], splits["train"])
@@ -156,9 +157,9 @@ def _folders(folder: Path) -> list[str]:
     return inside
 
 
-def _classes(folder: Path, names: Sequence[str]) -> dict[str, list[Path]]:
-    """The pictures of each class in ``folder``. Raises InputError."""
-    if not 2 <= len(names) <= MOST_CLASSES:
+def _classes(folder: Path, names: Sequence[str], least: int = 2) -> dict[str, list[Path]]:
+    """The pictures of each class in ``folder``, of so many at least. Raises InputError."""
+    if not least <= len(names) <= MOST_CLASSES:
         raise InputError(
             f"{folder}: holds {len(names)} folders; allowed: a folder of pictures for each class, "
             f"2 to {MOST_CLASSES}"
@@ -166,7 +167,7 @@ def _classes(folder: Path, names: Sequence[str]) -> dict[str, list[Path]]:
     left: list[Path] = [p for p in folder.iterdir() if p.is_file() and not _litter(p.name)]
     found = {name: _pictures(folder / name, left) for name in names}
     empty = [name for name, files in found.items() if not files]
-    if empty:
+    if empty and least:
         raise InputError(f"{folder / empty[0]}: holds no picture; allowed: one or more")
     if left:
         warnings.warn(
@@ -188,7 +189,10 @@ def _pictures(folder: Path, left: list[Path]) -> list[Path]:
         for name in sorted(names):
             if not _litter(name):
                 file = Path(place, name)
-                (found if file.suffix.lower() in known else left).append(file)
+                if file.suffix.lower() in known:
+                    found.append(file)
+                elif file.is_file():
+                    left.append(file)
     return found
 
 
