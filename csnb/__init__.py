@@ -29,8 +29,8 @@ PUBLIC = {  # by module, imported when first asked for: csnb --help needs no tor
     "training": ("fit",),
 }
 MODULES = (
-    "attacks", "batch", "costs", "curves", "data", "evaluation", "figures", "losses", "margins",
-    "methods", "models", "paper", "runs", "statistics", "training",
+    "attacks", "batch", "costs", "curves", "data", "evaluation", "figures", "images", "losses",
+    "margins", "methods", "models", "paper", "runs", "statistics", "training",
 )  # fmt: skip
 _HOME = {name: module for module, names in PUBLIC.items() for name in names}
 

@@ -58,7 +58,7 @@ def export(run: str | Path, folder: str | Path) -> Path:
         (place / "config.json").write_text(text, encoding="utf-8")
         card = model_card(Path(run), result, shape, checked)
         (place / "README.md").write_text(card, encoding="utf-8")
-    say(f"exported {target} ({len(x)} images answered alike, {real} of the test set)")
+    say(f"exported {target.name} ({len(x)} images answered alike, {real} of the test set)")
     return target
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 import yaml
@@ -17,8 +18,6 @@ import csnb
 from csnb import Experiment, InputError, exporting, run
 from csnb.card import model_card
 from csnb.pretrained import pretrained
-
-onnx = pytest.importorskip("onnxruntime")
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +40,7 @@ def exported(done: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_both_files_answer_as_the_run_for_any_number_of_images(done: Path, exported: Path) -> None:
     model = csnb.load_model(done)
-    session = onnx.InferenceSession(str(exported / "model.onnx"))
+    session = onnxruntime.InferenceSession(str(exported / "model.onnx"))
     program = torch.export.load(exported / "model.pt2").module()
     for number in (1, 2, 33):
         x = torch.rand(number, 3, 12, 12)
@@ -101,7 +100,7 @@ def test_nothing_is_overwritten_or_left_behind(done: Path, tmp_path: Path, monke
     (tmp_path / "mine" / "x").write_text("mine")
     with pytest.raises(InputError, match="is there already; allowed: a new or empty one"):
         csnb.export(done, tmp_path / "mine")
-    with pytest.raises(InputError, match="run .*: todo"):
+    with pytest.raises(InputError, match=r"run .*: todo"):
         csnb.export(tmp_path / "no", tmp_path / "out")
     monkeypatch.setattr(exporting, "_of_onnx", lambda file: lambda x: torch.zeros(len(x), 3) + 9)
     with pytest.raises(InputError, match=r"export: a file's logits differ by"):

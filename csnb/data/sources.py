@@ -8,15 +8,16 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from csnb.data.dataset import Dataset, described
 from csnb.data.folders import folder_dataset, listing
 from csnb.errors import InputError, choices, one_line, shown
 from csnb.paths import expand, resolve
-from csnb.spec import DATASETS, MOST_CLASSES, Spec, dataset
+from csnb.spec import DATASETS, MOST_CLASSES, Count, Spec, dataset
 
 # Table I: mean and standard deviation per channel, as printed.
 TABLE1: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
@@ -76,6 +77,24 @@ def cifar10(root: Path) -> Dataset:
 def cifar100(root: Path) -> Dataset:
     """50,000 + 10,000 photographs of a hundred things, 32x32 colour."""
     return _from_torchvision("cifar100", "CIFAR100", root)
+
+
+@dataset(source="Megahed et al. 2025; conformal-clip-data, MIT licence")
+def textile(
+    root: Path,
+    *,
+    size: Annotated[Count, Field(ge=12, le=250, description="pixels a side, of 250")] = 128,
+) -> Dataset:
+    """2,000 simulated textiles: nominal, with a global or with a local defect."""
+    try:
+        import conformal_clip_data
+    except ImportError:
+        raise InputError(
+            "dataset: textile needs conformal-clip-data; "
+            "allowed: after pip install 'csnb[pictures]'"
+        ) from None
+    made = folder_dataset(conformal_clip_data.textile_simulated_root(), size)
+    return replace(made, name="textile")
 
 
 def load_dataset(name: str | Path, root: str | Path | None = None, image_size: int = 0) -> Dataset:
