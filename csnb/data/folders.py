@@ -18,14 +18,13 @@ from torch import Tensor
 from csnb.data.dataset import Dataset
 from csnb.errors import InputError, choices
 from csnb.images import GREY, Images, in_turn, unreadable
-from csnb.progress import bar
 from csnb.spec import MOST_CLASSES
 
 SPLITS = ("train", "test")
 TEST_SHARE = 0.2  # of each class, where the folder does not say
 SPLIT_SEED = b"0"
 SHARE = 3  # images in memory may take one part of so many of what is free
-CHUNK = 64  # pictures read at once
+CHUNK = 32  # pictures read at once
 ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)  # EXIF
 LITTER = {"thumbs.db", "desktop.ini", "__macosx"}
 
@@ -69,11 +68,10 @@ def folder_dataset(folder: Path, image_size: int = 0) -> Dataset:
               for s, f in found.files.items()}  # fmt: skip
     total = sum(4 * int(np.prod(store.shape)) for store in stores.values())
     held = total * SHARE <= room()
-    with bar(sum(map(len, stores.values())), "reading pictures") as shown:
-        x, sums = {}, {}
-        for split, store in stores.items():
-            x[split] = torch.empty(store.shape) if held else store
-            sums[split] = _pass(store, x[split] if held else None, shown)
+    x, sums = {}, {}
+    for split, store in stores.items():
+        x[split] = torch.empty(store.shape) if held else store
+        sums[split] = _pass(store, x[split] if held else None)
     mean, std = _moments(*sums["train"], len(stores["train"]) * int(np.prod(found.shape[1:])))
     if min(std) <= 0:
         raise InputError(
@@ -291,17 +289,15 @@ def _order(found: Mapping[str, Mapping[str, object]]) -> object:
     return (lambda name: (int(name), name)) if numbers else str
 
 
-def _pass(store: Images, into: Tensor | None, shown: object) -> tuple[np.ndarray, np.ndarray]:
+def _pass(store: Images, into: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
     """Read all pictures, into memory where there is room; sums and sums of squares by channel."""
     sums, squares, at = np.zeros(store.shape[1]), np.zeros(store.shape[1]), 0
     for images in in_turn(store, CHUNK):
         if into is not None:
             into[at : at + len(images)] = images
         at += len(images)
-        wide = images.double()
-        sums += wide.sum((0, 2, 3)).numpy()
-        squares += (wide**2).sum((0, 2, 3)).numpy()
-        shown.update(len(images))
+        sums += images.sum((0, 2, 3), dtype=torch.float64).numpy()
+        squares += images.square_().sum((0, 2, 3), dtype=torch.float64).numpy()
     return sums, squares
 
 
