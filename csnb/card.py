@@ -1,7 +1,7 @@
 """A model card, written from what a run says of itself, with the fields of Hugging Face."""
 
-import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ HUB = {  # where the Hub has them
     "cifar100": "uoft-cs/cifar100",
 }
 BUDGETS = (0.01, 0.05)
-AUDIT = "audit.json"  # in the run's folder, with its "verdict" in one sentence
+AUDITS = "audit-p*.csv"  # in the run's folder: tidy rows, one part of which is the verdict
 
 
 def model_card(
@@ -133,7 +133,7 @@ def _evaluation(
         "\n".join(rows),
         *_curve(folder, result),
         "### Audit",
-        _audit(folder),
+        _audit(folder, result["sha256"]["model.safetensors"]),
     ]
 
 
@@ -157,13 +157,16 @@ def _curve(folder: Path, result: Mapping[str, Any]) -> list[str]:
     return [head, "\n".join(said)]
 
 
-def _audit(folder: Path) -> str:
-    """What the audit of the run came to, if there was one."""
-    try:
-        found = json.loads((folder / AUDIT).read_text(encoding="utf-8"))
-        return str(found["verdict"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return "Not audited: stronger attacks may find less protection than the table says."
+def _audit(folder: Path, weights: str) -> str:
+    """What audits of these weights came to, one line each, if there was one."""
+    said = []
+    for file in sorted(folder.glob(AUDITS)):
+        with suppress(OSError, ValueError, LookupError):
+            rows = pd.read_csv(file, dtype=str)
+            found = rows[(rows["part"] == "verdict") & (rows["weights"] == weights)]
+            said += [f"- {text}" for text in found["text"].dropna()]
+    text = "Not audited: stronger attacks may find less protection than the table says."
+    return "\n".join(said) or text
 
 
 def _limits(

@@ -12,7 +12,7 @@ from csnb.errors import InputError
 from csnb.evaluation import presence
 from csnb.experiment import Experiment
 from csnb.margins import ATTACK, protection, worst_margins
-from csnb.runner import Run, load_model
+from csnb.runner import Run, trained_model
 from csnb.runs import read_run
 from csnb.runs.kept import keep, margins_file, read_kept
 from csnb.spec import ATTACKS
@@ -52,7 +52,7 @@ def _attacked(
     data = load_dataset(e.dataset, e.data_root, e.image_size)
     if data.digests()["test"] != result["digests"]["test"]:
         raise InputError(f"dataset: {e.dataset} has changed since the run; allowed: the run's own")
-    model = load_model(folder)
+    model = trained_model(folder, e, data)
     threat, x, y = e.threat(), data.x_test, data.y_test
     return worst_margins(model, x, y, classes, threat, attack=attack, seed=e.seed)
 

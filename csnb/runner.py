@@ -337,6 +337,13 @@ def load_model(folder: str | Path) -> Normalized:
     return model.eval()
 
 
+def trained_model(folder: str | Path, experiment: Experiment, data: Dataset) -> Normalized:
+    """As `load_model`, of a run that is known, on its data set. Raises InputError."""
+    model = build_model(experiment.model, data, seed=experiment.seed)
+    load_weights(model, folder)
+    return model.eval()
+
+
 def _records(scores: pd.DataFrame) -> list[dict[str, object]]:
     import json
 

@@ -87,12 +87,18 @@ def test_the_card_says_what_the_run_says(done: Path, exported: Path) -> None:
     assert "Not audited" in body
 
 
-def test_the_card_carries_an_audit_s_verdict(tmp_path: Path) -> None:
+def test_the_card_carries_an_audit_s_verdict_of_these_weights(tmp_path: Path) -> None:
     folder = write_run(tmp_path)
-    (folder / "audit.json").write_text(json.dumps({"verdict": "It stands."}))
+    result = csnb.read_run(folder)
     checked = {"images": 1, "of the test set": 0, "largest difference": {"onnxruntime": 0.0}}
-    _, body = card(model_card(folder, csnb.read_run(folder), (1, 2, 2), checked))
-    assert "### Audit\n\nIt stands." in body and "Not audited" not in body
+    head = "part,name,class,value,text,weights"
+    for weights, said in (("0" * 64, False), (result["sha256"]["model.safetensors"], True)):
+        rows = f'verdict,stands,dog,0.01,"Stands: 9 of 10, 1 less.",{weights}'
+        file = folder / f"audit-p1-{weights[:10]}.csv"
+        file.write_text(f"{head}\naccuracy,audited,dog,0.9,,{weights}\n{rows}\n")
+        _, body = card(model_card(folder, result, (1, 2, 2), checked))
+        assert ("### Audit\n\n- Stands: 9 of 10, 1 less.\n" in body) is said
+        assert ("Not audited" in body) is not said
 
 
 def test_nothing_is_overwritten_or_left_behind(done: Path, tmp_path: Path, monkeypatch) -> None:
