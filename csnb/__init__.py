@@ -18,9 +18,11 @@ PUBLIC = {  # by module, imported when first asked for: csnb --help needs no tor
     "errors": ("InputError",),
     "evaluation": ("evaluate", "score"),
     "experiment": ("Experiment",),
+    "exporting": ("export",),
     "margins": ("protection", "worst_margins"),
     "methods": ("METHODS", "Method"),
     "models": ("MODELS", "build_model", "conv_weights"),
+    "pretrained": ("load_pretrained",),
     "recipe": ("Recipe",),
     "runner": ("Run", "find_or_run", "load_model", "run"),
     "runs": ("read_run", "read_runs"),
@@ -29,7 +31,7 @@ PUBLIC = {  # by module, imported when first asked for: csnb --help needs no tor
 }
 MODULES = (
     "attacks", "batch", "bounds", "certified", "costs", "curves", "data", "evaluation", "figures",
-    "losses", "margins", "methods", "models", "paper", "runs", "statistics", "training",
+    "images", "losses", "margins", "methods", "models", "paper", "runs", "statistics", "training",
 )  # fmt: skip
 _HOME = {name: module for module, names in PUBLIC.items() for name in names}
 

@@ -116,6 +116,27 @@ def show(options: argparse.Namespace) -> None:
         for row in getattr(csnb, kind.upper()).table().itertuples():
             say(f"  {row.Index}{row.options and f'({row.options})'}")
             say(f"      {row.what} ({row.source})")
+        if kind == "models":
+            _show_trained()
+
+
+def _show_trained() -> None:
+    """Print the networks that are trained already, and where there are more untrained ones."""
+    from csnb.pretrained import pretrained
+    from csnb.progress import say
+
+    say("  any classifier of torchvision, such as mobilenet_v3_small; torchvision.resnet18")
+    say('  a class or function of your own file: "mine.py:Net(width=32)"')
+    say("trained, by csnb.load_pretrained(...):")
+    for row in pretrained().itertuples():
+        say(f"  {row.Index}\n      {row.scores} ({row.run})")
+
+
+def export(options: argparse.Namespace) -> None:
+    """Write a finished run's network as torch.export and ONNX, with a model card."""
+    from csnb.exporting import export
+
+    export(options.run, options.folder)
 
 
 @contextmanager
@@ -151,7 +172,7 @@ class Parser(argparse.ArgumentParser):
 def parser() -> Parser:
     """The commands and their options."""
     parser = Parser(prog="csnb", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="demo | sweep | status | list")
+    commands = parser.add_subparsers(required=True, metavar="demo | sweep | status | list | export")
 
     command = commands.add_parser(
         "demo", help="run the quickstart notebook on the embedded data set"
@@ -183,6 +204,11 @@ def parser() -> Parser:
     command.add_argument("kind", nargs="?", choices=KINDS)
     command.add_argument("name", nargs="?", help="one of them: its options")
     command.set_defaults(call=show)
+
+    command = commands.add_parser("export", help="a run's network without csnb, and a model card")
+    command.add_argument("run", help="a finished run's folder")
+    command.add_argument("folder", help="a new folder")
+    command.set_defaults(call=export)
     return parser
 
 

@@ -94,7 +94,7 @@ def _again(
 ) -> tuple[Experiment, Normalized, Tensor, Tensor]:
     """A finished run's experiment, network, test images and labels."""
     e = Experiment.of_result(result)
-    data = load_dataset(e.dataset, e.data_root)
+    data = load_dataset(e.dataset, e.data_root, e.image_size)
     if data.digests()["test"] != result["digests"]["test"]:
         raise InputError(f"dataset: {e.dataset} has changed since the run; allowed: the run's own")
     return e, trained_model(folder, e, data), data.x_test, data.y_test

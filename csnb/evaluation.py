@@ -10,12 +10,13 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from csnb.attacks import ATTACKS, ThreatModel, perturb, warn_short
 from csnb.attacks.threat import BATCH, Robust, Seed
 from csnb.errors import InputError, shown
-from csnb.models import Normalized, check_answers
+from csnb.images import Images, batches, in_turn
+from csnb.models import check_answers
 from csnb.spec import Spec, checker
 from csnb.statistics import average, weighted_sum, wilson
 
@@ -44,7 +45,7 @@ class Outcome:
 
 
 @torch.no_grad()
-def predict(model: Normalized, x: Tensor, of: str = "model") -> np.ndarray:
+def predict(model: nn.Module, x: Tensor | Images, of: str = "model") -> np.ndarray:
     """Predicted classes (N,) of pixels ``x`` (N, C, H, W), in evaluation mode.
 
     Raises InputError for logits that are not finite: the largest of them means nothing. ``of``:
@@ -52,7 +53,7 @@ def predict(model: Normalized, x: Tensor, of: str = "model") -> np.ndarray:
     """
     model.eval()
     predictions = []
-    for batch in x.split(BATCH):
+    for batch in in_turn(x, BATCH):
         logits = model(batch)
         if not logits.isfinite().all():
             raise InputError(
@@ -64,8 +65,8 @@ def predict(model: Normalized, x: Tensor, of: str = "model") -> np.ndarray:
 
 
 def evaluate(
-    model: Normalized,
-    x: Tensor,
+    model: nn.Module,
+    x: Tensor | Images,
     y: Tensor,
     *,
     attacks: str | Sequence[Spec],
@@ -94,7 +95,7 @@ def evaluate(
     outcome.predictions["clean"] = clean.astype(smallest)
     on_attack("clean")
     for spec in specs:
-        predictions, norms = _attack(model, x[index], y[index], spec, threat, robust, seed)
+        predictions, norms = _attack(model, x, y, index, spec, threat, robust, seed)
         outcome.predictions[spec.label] = predictions.astype(smallest)
         outcome.norms[spec.label] = norms
         on_attack(spec.label)
@@ -110,9 +111,10 @@ def _check_index(index: Tensor, images: int) -> None:
 
 
 def _attack(
-    model: Normalized,
-    x: Tensor,
+    model: nn.Module,
+    x: Tensor | Images,
     y: Tensor,
+    index: Tensor,
     spec: Spec,
     threat: ThreatModel,
     robust: Literal["last", "worst"],
@@ -121,7 +123,9 @@ def _attack(
     predictions, linf, l2 = [], [], []
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        for images, labels in zip(x.split(BATCH), y.split(BATCH), strict=True):
+        parts = index.split(BATCH)
+        for part, images in zip(parts, batches(x, parts), strict=True):
+            labels = y[part]
             adversarial = perturb(model, images, labels, spec, threat, robust=robust)
             delta = (adversarial - images).flatten(1)
             predictions.append(predict(model, adversarial, f"{spec} at eps {threat.eps:g}"))

@@ -25,13 +25,14 @@ from csnb.attacks.threat import Bounded, Norm, Radius, Robust, Seed, Space
 from csnb.costs import costs_from_table, protect, read_costs
 from csnb.data import Dataset, describe
 from csnb.data.dataset import check_counts, class_indices
-from csnb.data.sources import find_source, npz_file
+from csnb.data.sources import data_path, find_source
 from csnb.errors import InputError, one_line, shown
 from csnb.methods import METHODS
 from csnb.models import MODELS
 from csnb.params import read_params
 from csnb.paths import expand, resolve
 from csnb.recipe import (
+    Augment,
     BatchSize,
     Epochs,
     HalveEvery,
@@ -61,11 +62,16 @@ class Experiment(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
     dataset: str = Field(
-        "digits", description="of csnb list datasets, an .npz file, or file.py:function"
+        "digits", description="of csnb list datasets, an .npz, a folder, or file.py:function"
+    )
+    image_size: Count = Field(
+        0, ge=0, le=4096, description="pixels a side that a folder's pictures get; 0: as they are"
     )
     data_root: str = Field("", description="folder of the data sets; empty: $CSNB_DATA, else data")
     model: str = Field("lenet", description="of csnb list models, options in parentheses")
-    init_from: str = Field("", description="run folder whose weights to start from; empty: random")
+    init_from: str = Field(
+        "", description="run folder or weights file to start from; empty: random"
+    )
 
     method: str = Field("CSA", description="of csnb list methods, options in parentheses")
     protected_class: int | str = Field(
@@ -91,6 +97,7 @@ class Experiment(BaseModel):
     momentum: Momentum = 0.9
     halve_every: HalveEvery = 0
     schedule: Schedule = "halves"
+    augment: Augment = ""
     adversary: str = Field(
         "PGD",
         description="attack inside training; default: 7 steps of 2.5 eps / steps",
@@ -269,7 +276,7 @@ class Experiment(BaseModel):
         it is known to be.
         """
         specs = specs or self.specs()
-        known = data or describe(self.dataset, self.data_root)
+        known = data or describe(self.dataset, self.data_root, self.image_size)
         digests = dict(data.digests() if data is not None else known.digests)
         protected = class_indices(self.protected_class, known.classes, self.dataset)
         counts = data.counts() if data is not None else known.counts
@@ -304,10 +311,14 @@ class Experiment(BaseModel):
             numerics=NUMERICS,
         )
 
-    def specs(self) -> dict[str, list[Spec]]:
-        """The functions that make this run, by parameter; of files of one's own as they are now."""
+    def specs(self, *, named: bool = True) -> dict[str, list[Spec]]:
+        """The functions that make this run, by parameter; of files of one's own as they are now.
+
+        ``named``: whether the data set is the one that the parameter names.
+        """
+        made = named and not self._data_path
         return {
-            "dataset": [] if self._npz else [find_source(self.dataset, self.data_root)],
+            "dataset": [find_source(self.dataset, self.data_root)] if made else [],
             "model": [MODELS.parse(self.model)],
             "method": [METHODS.parse(self.method)],
             "adversary": [parse_adversary(self.adversary)],
@@ -316,9 +327,9 @@ class Experiment(BaseModel):
         }
 
     @cached_property
-    def _npz(self) -> Path | None:
-        """The file that the data set is, if it is one. Raises InputError."""
-        return npz_file(self.dataset, self.data_root)
+    def _data_path(self) -> Path | None:
+        """The file or folder that the data set is, if it is one. Raises InputError."""
+        return data_path(self.dataset, self.data_root)
 
     def _files(self, specs: Mapping[str, list[Spec]]) -> dict[str, str]:
         """The inputs that are files, by parameter: where they lie.
@@ -326,9 +337,9 @@ class Experiment(BaseModel):
         A data set that is found by its name is found by that anywhere.
         """
         files = {}
-        if self._npz and not specs["dataset"]:
-            by_path = self.data_root or self.dataset.endswith(".npz")
-            files["dataset"] = str(self._npz) if by_path else self.dataset
+        if self._data_path and not specs["dataset"]:
+            by_path = self.data_root or self.dataset.endswith(".npz") or self._data_path.is_dir()
+            files["dataset"] = str(self._data_path) if by_path else self.dataset
         if self.cost_matrix and not self._costs_at_hand:
             files["cost_matrix"] = str(expand(self.cost_matrix, "cost_matrix").absolute())
         if self.init_from:
@@ -344,7 +355,9 @@ class Experiment(BaseModel):
             if name in files:
                 parameters[name] = Path(files[name]).name
         if "dataset" in files:
-            parameters["dataset"] = re.split(r"[/\\]", self.dataset)[-1]
+            own = Path(files["dataset"])
+            last = re.split(r"[/\\]", self.dataset)[-1]
+            parameters["dataset"] = own.resolve().name if own.is_dir() else last
         for name, made in specs.items():
             if made:
                 parameters[name] = ", ".join(spec.identity for spec in made)

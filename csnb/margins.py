@@ -14,13 +14,13 @@ import pandas as pd
 import torch
 from numpy.typing import ArrayLike
 from scipy.special import expit, logit
-from torch import Tensor
+from torch import Tensor, nn
 
 from csnb.attacks import ATTACKS, ThreatModel, perturb
 from csnb.attacks.threat import BATCH
 from csnb.errors import InputError, shown
+from csnb.images import Images, in_turn
 from csnb.losses import sides
-from csnb.models import Normalized
 from csnb.spec import Spec
 from csnb.statistics import half_width, wilson
 
@@ -37,8 +37,8 @@ def class_margin(logits: Tensor, protected: Sequence[int]) -> Tensor:
 
 
 def worst_margins(
-    model: Normalized,
-    x: Tensor,
+    model: nn.Module,
+    x: Tensor | Images,
     y: Tensor,
     protected: Sequence[int],
     threat: ThreatModel,
@@ -58,7 +58,7 @@ def worst_margins(
     own, found = torch.as_tensor(list(protected), device=y.device), []
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        for images, labels in zip(x.split(BATCH), y.split(BATCH), strict=True):
+        for images, labels in zip(in_turn(x, BATCH), y.split(BATCH), strict=True):
             worst = _Worst(protected, torch.isin(labels, own))
             worst.keep(model, images)
             for _ in range(restarts):
@@ -80,7 +80,7 @@ class _Worst:
         return height.sum()
 
     @torch.no_grad()
-    def keep(self, model: Normalized, images: Tensor) -> None:
+    def keep(self, model: nn.Module, images: Tensor) -> None:
         """Look at these images, too."""
         self(model(images), images)
 

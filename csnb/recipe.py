@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from csnb.spec import Count, Real, Spec, checker
 
@@ -19,6 +19,22 @@ Schedule = Annotated[
 ]
 
 
+def _changes(text: str) -> str:
+    """In one order and spelling."""
+    found = [part.strip() for part in text.split(",") if part.strip()]
+    if len({*found}) < len(found) or not {*found} <= {*CHANGES}:
+        raise ValueError("Input should be empty, crop, flip, or crop, flip")
+    return ", ".join(name for name in CHANGES if name in found)
+
+
+CHANGES = ("crop", "flip")
+Augment = Annotated[
+    str,
+    AfterValidator(_changes),
+    Field(description="training images changed by chance: crop, flip, or both; empty: none"),
+]
+
+
 @dataclass(frozen=True)
 class Recipe:
     """A training's settings, with the paper's defaults; see `Experiment` for units and ranges.
@@ -27,7 +43,9 @@ class Recipe:
     clean images for the first half of the epochs, adversarial ones for the rest. ``both``
     (Algorithm 1, CIFAR-10): an update with the batch, then one with its adversarial images.
     ``alternate`` (CIFAR-100): clean and adversarial batches in turn. ``adversary``: the attack
-    inside training. Raises InputError.
+    inside training. ``augment``: changes of the training images, drawn anew each time: ``crop``
+    moves them by up to an eighth of their sides, black coming in; ``flip`` mirrors half of them.
+    Raises InputError.
     """
 
     epochs: int = 20
@@ -38,6 +56,7 @@ class Recipe:
     halve_every: int = 0
     schedule: Literal["halves", "both", "alternate"] = "halves"
     adversary: str | Spec = "PGD(steps=7, step_size=0)"
+    augment: str = ""
 
     def __post_init__(self) -> None:
         for name, value in _check(**vars(self)).items():
@@ -68,5 +87,6 @@ _check = checker(
     momentum=Momentum,
     halve_every=HalveEvery,
     schedule=Schedule,
+    augment=Augment,
     adversary=Annotated[str | Spec, Field(description="attack inside training")],
 )

@@ -14,14 +14,17 @@ from csnb.attacks import warn_short
 from csnb.bounds import Bounds
 from csnb.certified import CERTIFIED, certified_margins, identity
 from csnb.data import Dataset, load_dataset
+from csnb.data.sources import KNOWN
 from csnb.errors import InputError
 from csnb.evaluation import Outcome, evaluate, score
 from csnb.experiment import Experiment
+from csnb.images import Images, batches
 from csnb.margins import ATTACK, choose_offset, worst_margins
-from csnb.models import Normalized, add_offset, build_model, check_answers
+from csnb.methods import Task
+from csnb.models import Normalized, add_offset, build_model, check_answers, make_model
 from csnb.paths import RESULTS, resolve
 from csnb.progress import bar, say
-from csnb.runs import Stage, inspect, is_here, load_weights, provenance, read_run
+from csnb.runs import Stage, inspect, is_here, load_weights, provenance, read_run, start_from
 from csnb.runs.kept import keep, margins_file
 from csnb.training import fit
 
@@ -35,23 +38,29 @@ class Run:
 
     Making it checks everything that can be checked before work begins - data, class, costs, model,
     weights - and touches no file. A finished run of the same content stays as it is until `write`
-    replaces it.
+    replaces it. ``data``: images from Python, instead of those that the experiment names; the run
+    is then known by their name and content.
     """
 
-    def __init__(self, experiment: Experiment) -> None:
+    def __init__(self, experiment: Experiment, data: Dataset | None = None) -> None:
+        if data is not None:
+            experiment = experiment.model_copy(update={"dataset": data.name})
         self.experiment = experiment
         if experiment.threads:
             torch.set_num_threads(experiment.threads)
         torch.backends.cuda.matmul.allow_tf32 = experiment.tf32
         torch.backends.cudnn.allow_tf32 = experiment.tf32
         self.device = _device(experiment.device)
-        self.data = load_dataset(experiment.dataset, experiment.data_root)
-        self.specs = experiment.specs()  # files of one's own may change while this runs
+        named = experiment.dataset, experiment.data_root, experiment.image_size
+        self.data = data or load_dataset(*named)
+        # files of one's own may change while this runs
+        self.specs = experiment.specs(named=data is None)
         used = ("attacks", "adversary", "monitor")
         warn_short([spec for name in used for spec in self.specs[name]], experiment.threat())
         self.identity = experiment.identity(self.data, self.specs)
         self.costs = np.array(self.identity.costs)
         self.protected = self.identity.protected
+        self._begun = False
         self.model = self._fresh_model()
         self._check_model()
         self.held = np.zeros(len(self.data.y_train), dtype=bool)
@@ -62,7 +71,6 @@ class Run:
             Bounds(self.model)  # it has a rule for every layer
         self.offset: dict[str, float | str] | None = None
         self._margins: dict[tuple[tuple[int, ...], str], np.ndarray] = {}
-        self._begun = False
         self.folder = resolve(experiment.runs, "runs") / self.identity.run_id
         self.seconds: dict[str, float] = {}
         self.history: pd.DataFrame | None = None
@@ -138,7 +146,7 @@ class Run:
             raise InputError("run: not evaluated; allowed: evaluate() before margins()")
         asked = tuple(protected) or self.protected, identity(attack)
         if asked not in self._margins:
-            x, y = (t.to(self.device) for t in (self.data.x_test, self.data.y_test))
+            x, y = self.data.x_test.to(self.device), self.data.y_test.to(self.device)
             self._margins[asked] = self._bounded(x, y, asked[0], attack)
         return self._margins[asked]
 
@@ -159,6 +167,7 @@ class Run:
             | outcome.predictions,
             result={
                 "scores": _records(self.scores),
+                "image_shape": list(self.data.image_shape),
                 **({"offset": self.offset} if self.offset else {}),
                 "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
                 "provenance": provenance(next(self.model.parameters()).device),
@@ -231,7 +240,7 @@ class Run:
             on_attack=report,
         )
 
-    def _training(self, chosen: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    def _training(self, chosen: np.ndarray) -> tuple[torch.Tensor | Images, torch.Tensor]:
         """The chosen training images and their labels, on the run's device."""
         x, y = self.data.x_train, self.data.y_train
         if not chosen.all():
@@ -240,7 +249,7 @@ class Run:
 
     def _look(self) -> torch.Tensor:
         """A test image, on the run's device."""
-        return self.data.x_test[:1].to(self.device)
+        return next(batches(self.data.x_test, [torch.arange(1)])).to(self.device)
 
     def _shift(self) -> dict[str, float | str]:
         """Choose the offset on the images held out, fold it in; says which, and what it gave."""
@@ -273,7 +282,8 @@ class Run:
     def _monitor(self) -> dict[str, float]:
         """Accuracy on the first test images, clean and under the attack that is to be watched."""
         e = self.experiment
-        x, y = (t[: e.monitor_images].to(self.device) for t in (self.data.x_test, self.data.y_test))
+        x, y = self.data.x_test[: e.monitor_images], self.data.y_test[: e.monitor_images]
+        x, y = x.to(self.device), y.to(self.device)
         settings = {"threat": e.threat(), "robust": e.robust, "seed": e.seed}
         outcome = evaluate(self.model, x, y, attacks=self.specs["monitor"], **settings)
         clean, robust = (float((p == outcome.labels).mean()) for p in outcome.predictions.values())
@@ -284,7 +294,9 @@ class Run:
         e = self.experiment
         model = build_model(self.specs["model"][0], self.data, seed=e.seed)
         if e.init_from:
-            load_weights(model, resolve(e.init_from, "init_from"))
+            left = start_from(model, model.body, resolve(e.init_from, "init_from"))
+            if left and not self._begun:
+                say(f"init_from: {left}")
             if not all(weights.isfinite().all() for weights in model.parameters()):
                 raise InputError(
                     f"init_from: {e.init_from} holds weights that are not finite; "
@@ -295,7 +307,9 @@ class Run:
         return model
 
     def _check_model(self) -> None:
-        """Raises InputError unless the network takes the images and tells all classes apart."""
+        """Raises InputError unless the network takes the images and tells all classes apart, and
+        the method suits it.
+        """
         y = self.data.y_test[:1].to(self.device)
         answered, classes = check_answers(self.model, self._look(), y), len(self.data.classes)
         if answered != classes:
@@ -303,6 +317,9 @@ class Run:
                 f"model: {self.experiment.model} gives {answered} logits; "
                 f"allowed: {classes}, one for each class"
             )
+        costs = torch.as_tensor(self.costs, dtype=torch.float32, device=self.device)
+        threat = self.experiment.threat()
+        self.specs["method"][0](Task(self.model, costs, self.protected, threat))
 
     def _begin(self) -> Stage:
         self._end()
@@ -316,9 +333,9 @@ class Run:
             self._stage = None
 
 
-def run(experiment: Experiment) -> Run:
-    """Train, evaluate and write; returns the finished run."""
-    result = Run(experiment)
+def run(experiment: Experiment, data: Dataset | None = None) -> Run:
+    """Train, evaluate and write; returns the finished run. ``data``: as of `Run`."""
+    result = Run(experiment, data)
     result.train()
     result.evaluate()
     result.write()
@@ -354,10 +371,16 @@ def find_or_run(experiment: Experiment) -> Path:
 def load_model(folder: str | Path) -> Normalized:
     """The trained network of a finished run: on the CPU, in evaluation mode. Raises InputError.
 
-    The run's data set must be at hand, for the shape of its images.
+    Its images need not be at hand.
     """
-    e = Experiment.of_result(read_run(folder))
-    return trained_model(folder, e, load_dataset(e.dataset, e.data_root))
+    result = read_run(folder)
+    e = Experiment.of_result(result)
+    known = result.get("image_shape") or KNOWN.get(e.dataset, {}).get("shape")
+    shape = tuple(known or load_dataset(e.dataset, e.data_root, e.image_size).image_shape)
+    units = (0.0,) * shape[0], (1.0,) * shape[0]  # until the weights are there
+    model = make_model(e.model, shape, len(result["classes"]), *units, seed=e.seed)
+    load_weights(model, folder)
+    return model.eval()
 
 
 def trained_model(folder: str | Path, experiment: Experiment, data: Dataset) -> Normalized:

@@ -249,6 +249,10 @@ class Registry(Mapping[str, Entry]):
         self._entries: dict[str, Entry] = {}
         self._made: list[Entry] = []  # all of them: two files may use one name
         self._parsed: dict[tuple[Any, ...], Spec] = {}  # of csnb's own: a sweep asks 10,000 times
+        # what makes an entry of another library's name, or of a value of somebody's file; or None
+        self.elsewhere: Callable[[str], Callable[..., Any] | None] = lambda name: None
+        self.adopt: Callable[[object], Callable[..., Any] | None] = lambda value: None
+        self.also = "file.py:Name"
 
     def __getitem__(self, name: str) -> Entry:
         return self._entries[name]
@@ -318,10 +322,11 @@ class Registry(Mapping[str, Entry]):
             )
         file, name, options = match.groups()
         entry = self._load(_unquoted(file), name) if file else self._entries.get(name)
+        made = None if entry or not name else self.elsewhere(name)
+        if made is not None:
+            entry = Entry(self.kind, name, made)
         if entry is None:
-            raise InputError(
-                f"{self.kind}: {name!r} is unknown; {choices(name, self, 'file.py:Name')}"
-            )
+            raise InputError(f"{self.kind}: {name!r} is unknown; {choices(name, self, self.also)}")
         own = {name: value for name, value in defaults.items() if name in entry.options}
         return self._make(entry, own | _options(text, options or ""), own)
 
@@ -392,12 +397,17 @@ class Registry(Mapping[str, Entry]):
         for entry in reversed(self._made):
             if (entry.name, entry.file, entry.loaded) == known:
                 return entry
-        held = list(vars(load_file(file)).values())
-        own = {e.name: e for e in self._made if any(e.make is value for value in held)}
+        held = vars(load_file(file))
+        own = {e.name: e for e in self._made if any(e.make is value for value in held.values())}
+        adopted = None if name in own else self.adopt(held.get(name))
+        if adopted is not None:
+            own[name] = Entry(self.kind, name, adopted, "", known[1], known[2])
+            self._made.append(own[name])
         if name not in own:
+            others = [n for n, value in held.items() if n not in own and self.adopt(value)]
             raise InputError(
-                f"{self.kind}: {file} has no {self.kind} {name!r}; {choices(name, own)} "
-                f"(decorated with csnb.{self.kind})"
+                f"{self.kind}: {file} has no {self.kind} {name!r}; "
+                f"{choices(name, sorted([*own, *others]))} (decorated with csnb.{self.kind})"
             )
         return own[name]
 

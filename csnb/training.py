@@ -11,11 +11,13 @@ from torch import Tensor, nn
 
 from csnb.attacks import ATTACKS, ThreatModel, moved
 from csnb.attacks.threat import Seed
+from csnb.augment import augmented
 from csnb.costs import check_costs
 from csnb.errors import InputError
+from csnb.images import Images, batches
 from csnb.losses import fuzziness
 from csnb.methods import METHODS, Batch, Method, Task
-from csnb.models import Normalized, conv_weights, watched
+from csnb.models import conv_weights, watched
 from csnb.recipe import Recipe
 from csnb.spec import Spec, checker
 
@@ -40,8 +42,9 @@ class Trainer:
     """A model, its optimiser and its method: makes single updates and counts without waiting."""
 
     def __init__(
-        self, model: Normalized, method: Method, recipe: Recipe, threat: ThreatModel
+        self, model: nn.Module, method: Method, recipe: Recipe, threat: ThreatModel, seed: int = 0
     ) -> None:
+        self.changes = torch.Generator().manual_seed(seed)
         self.model, self.method, self.recipe, self.threat = model, method, recipe, threat
         self.adversary = ATTACKS.parse(recipe.adversary)
         if recipe.optimizer == "sgd":
@@ -51,6 +54,10 @@ class Trainer:
             self.optimizer = torch.optim.Adam(model.parameters(), lr=recipe.lr)
         device = next(model.parameters()).device
         self.sums = torch.zeros(4, device=device)  # loss, penalty, correct, images
+
+    def changed(self, x: Tensor) -> Tensor:
+        """A batch's images as the recipe's augmentation leaves them."""
+        return augmented(x, self.recipe.augment, self.changes) if self.recipe.augment else x
 
     def adversarial(self, batch: Batch) -> Tensor:
         """A batch's adversarial images, by the recipe's attack on what the method maximises."""
@@ -81,24 +88,25 @@ class Trainer:
 
 
 def fit(
-    model: Normalized,
-    x: Tensor,
+    model: nn.Module,
+    x: Tensor | Images,
     y: Tensor,
     *,
     method: str | Spec,
     costs: np.ndarray,
     protected: Sequence[int] = (),
-    recipe: Recipe,
+    recipe: Recipe = Recipe(),  # noqa: B008 - it cannot change
     threat: ThreatModel,
-    seed: int,
+    seed: int = 0,
     measure: Callable[[], dict[str, float]] = dict,
     on_update: Callable[[Update], None] = lambda update: None,
     on_epoch: Callable[[dict[str, float | str]], None] = lambda row: None,
 ) -> pd.DataFrame:
     """Train ``model`` in place on pixels ``x`` (N, C, H, W) and labels ``y`` (N,), on one device.
 
-    Algorithms 1 and 2. ``method``: of `METHODS`, such as ``"CSE(gamma=10)"``. ``costs``: (m, m),
-    predicted by true.
+    Algorithms 1 and 2. ``model``: any network from pixels to logits (B, m), m of two or more;
+    without a normalisation of csnb's the threat model's space is pixel. ``method``: of `METHODS`,
+    such as ``"CSE(gamma=10)"``. ``costs``: (m, m), predicted by true.
 
     Returns one row per epoch, also given to ``on_epoch``: ``epoch`` (from 1), ``lr``, ``examples``,
     mean ``loss`` and ``penalty``, training ``accuracy`` on the examples seen, ``fuzziness.<layer>``
@@ -111,7 +119,11 @@ def fit(
     device = next(model.parameters()).device
     matrix = torch.as_tensor(costs, dtype=torch.float32, device=device)
     trainer = Trainer(
-        model, METHODS.parse(method)(Task(model, matrix, tuple(protected), threat)), recipe, threat
+        model,
+        METHODS.parse(method)(Task(model, matrix, tuple(protected), threat)),
+        recipe,
+        threat,
+        seed,
     )
     order = torch.Generator().manual_seed(seed)
     history, weights = [], list(model.parameters())
@@ -139,7 +151,7 @@ def fit(
 
 def _train_epoch(
     trainer: Trainer,
-    x: Tensor,
+    x: Tensor | Images,
     y: Tensor,
     epoch: int,
     order: torch.Generator,
@@ -150,9 +162,9 @@ def _train_epoch(
     trainer.model.train()
     indices = torch.randperm(len(x), generator=order).to(x.device)
     parts = indices.split(trainer.recipe.batch_size)
-    for number, index in enumerate(parts):
+    for number, (index, images) in enumerate(zip(parts, batches(x, parts), strict=True)):
         done = (epoch + number / len(parts)) / trainer.recipe.epochs
-        clean = Batch(trainer.model, x[index], y[index], progress=done)
+        clean = Batch(trainer.model, trainer.changed(images), y[index], progress=done)
         todo = trainer.recipe.stages(trainer.method.adversarial, epoch, number)
         made = None
         if "adversarial" in todo:  # before the clean update: Algorithm 1, line 7

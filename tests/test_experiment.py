@@ -191,8 +191,8 @@ def test_a_namespaces_recipe_holds_where_the_namespace_gives_nothing() -> None:
         Experiment.from_namespace({"params": "mnist", "epoch": 2})
 
 
-def test_there_are_at_most_34_parameters_each_with_words_and_a_default() -> None:
-    assert len(Experiment.model_fields) <= 34
+def test_there_are_at_most_36_parameters_each_with_words_and_a_default() -> None:
+    assert len(Experiment.model_fields) <= 36
     for field in Experiment.model_fields.values():
         assert field.description and not field.is_required()
 
@@ -209,6 +209,7 @@ def test_threat_model_and_recipe_carry_the_parameters() -> None:
     values = {
         "epochs": 3, "batch_size": 7, "optimizer": "adam", "lr": 0.5, "momentum": 0.3,
         "halve_every": 2, "schedule": "both", "adversary": "PGD(steps=5, step_size=0.1)",
+            "augment": "crop, flip",
     }  # fmt: skip
     assert vars(Experiment(**values).recipe()) == values
 

@@ -372,6 +372,7 @@ TABLE: list[tuple[str, dict | tuple, str | None]] = [
     *cases("identity", "cost_matrix", *NO_PATH, "nothing.csv", ".", "/dev/zero", "/dev/null"),
     *cases("identity", "cost_matrix", "http://127.0.0.1:9/c.csv", "s3://a/b", "file:///etc/passwd"),
     *cases("identity", "init_from", *NO_PATH, "nowhere", "/dev/zero"),
+    *cases("identity", "image_size", -1, 5000, 1.5, "x", True, 16),  # 16: no folder
     ("identity", {"dataset": "digits", "data_root": "~nouser"}, "data_root: "),
     ("identity", {"dataset": "mnist", "data_root": LONG}, "data_root: "),
     ("identity", {"protected_class": "bottom"}, RIGHT),
@@ -494,6 +495,7 @@ TABLE: list[tuple[str, dict | tuple, str | None]] = [
     *cases("recipe", "lr", 0, -1, "1e-3", 1e39, math.nan, True, None),
     *cases("recipe", "epochs", 0, 2.5, 10**6, "3", True), *cases("recipe", "batch_size", 0, 10**30),
     *cases("recipe", "momentum", 1, -0.1), *cases("recipe", "halve_every", -1, None),
+    *cases("recipe", "augment", "turn", "crop flip", None, 1),
     *cases("recipe", "schedule", "thirds", None), *cases("recipe", "optimizer", "rmsprop", 1),
     *cases("recipe", "adversary", 3, None),
     ("recipe", {"lr": 1, "epochs": np.int64(3)}, RIGHT),

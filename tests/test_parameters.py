@@ -129,6 +129,7 @@ ROWS: dict[str, tuple[Any, set[str], set[str]]] = {  # another value; what must,
     "momentum": (0.8, TRAINING, set()),
     "halve_every": (1, TRAINING, set()),
     "schedule": ("both", TRAINING, set()),
+    "augment": ("flip", TRAINING, set()),
     "adversary": ("PGD(steps=2, step_size=0.05)", TRAINING, set()),
     "eps": (0.2, THREAT, {"watched"}),
     "norm": ("l2", THREAT, {"watched"}),
@@ -148,7 +149,7 @@ ROWS: dict[str, tuple[Any, set[str], set[str]]] = {  # another value; what must,
 
 
 def test_every_parameter_has_a_row() -> None:
-    assert set(ROWS) == set(Experiment.model_fields)
+    assert {*ROWS, "image_size"} == set(Experiment.model_fields)  # of folders: test_folder_runs
     assert {name for name, (_, must, _) in ROWS.items() if not must} == PLACE
 
 

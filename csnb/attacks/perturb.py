@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from csnb.attacks.gradient import recognised
 from csnb.attacks.threat import Loss, Robust, Seed, Target, ThreatModel
 from csnb.errors import InputError
-from csnb.models import Normalized, evaluating, watched
+from csnb.images import Images, batches
+from csnb.models import Normalized, body_of, evaluating, watched
 from csnb.spec import ATTACKS, Spec, checker
 
 _check = checker(threat=ThreatModel, robust=Robust, seed=Seed | None)
@@ -22,8 +23,8 @@ LEAST = torch.finfo(torch.float32).tiny  # a smaller eps is 0 in float32
 
 
 def perturb(
-    model: Normalized,
-    x: Tensor,
+    model: nn.Module,
+    x: Tensor | Images,
     y: Tensor,
     attack: str | Spec,
     threat: ThreatModel,
@@ -34,6 +35,7 @@ def perturb(
 ) -> Tensor:
     """Adversarial images (B, C, H, W) for pixels ``x`` (B, C, H, W) in [0, 1], labels ``y`` (B,).
 
+    ``model``: any network from pixels to logits (B, m), m of two or more.
     ``attack``: of `ATTACKS`, such as ``"PGD(steps=100, restarts=5)"``. ``loss``: what is maximised
     (not by CW), default cross-entropy. ``robust``: ``last`` gives the images that the attack
     returns; ``worst`` gives each image's first iterate that fools the model, the clean image
@@ -45,6 +47,8 @@ def perturb(
     """
     _check(threat=threat, robust=robust, seed=seed)
     spec = ATTACKS.parse(attack)
+    if isinstance(x, Images):
+        x = next(batches(x, [torch.arange(len(x))]))
     with watched(model, x, y):
         images = moved(model, x, y, spec, threat, loss=loss, robust=robust, seed=seed)
     if not images.isfinite().all():
@@ -56,7 +60,7 @@ def perturb(
 
 
 def moved(
-    model: Normalized,
+    model: nn.Module,
     x: Tensor,
     y: Tensor,
     spec: Spec,
@@ -106,13 +110,18 @@ def warn_short(specs: Iterable[Spec], threat: ThreatModel) -> None:
 
 
 def _aim(
-    model: Normalized, x: Tensor, threat: ThreatModel, loss: Loss | None, stop: bool
+    model: nn.Module, x: Tensor, threat: ThreatModel, loss: Loss | None, stop: bool
 ) -> tuple[Target, Tensor]:
     """The target in the threat model's units, and the images in these."""
     normalized = threat.space == "normalized"
+    if normalized and not isinstance(model, Normalized):
+        raise InputError(
+            f"space: normalized, but {type(model).__name__} has no normalisation of csnb's; "
+            "allowed: pixel, or csnb.models.Normalized(model, mean, std)"
+        )
     corners = [torch.full_like(x[:1], value) for value in (0.0, 1.0)]
     target = Target(
-        predict=model.body if normalized else model,
+        predict=body_of(model) if normalized else model,
         box=tuple((model.normalize(c) if normalized else c)[0] for c in corners),
         bounded=threat.bounded,
         eps=float(threat.eps),

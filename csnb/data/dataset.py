@@ -1,4 +1,4 @@
-"""A data set in memory, and arrays of many shapes turned into one."""
+"""A data set, and arrays of many shapes turned into one."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -12,24 +12,27 @@ import torch
 from torch import Tensor
 
 from csnb.errors import InputError, choices, one_line, shown
+from csnb.images import Images
 from csnb.spec import MOST_CLASSES
 
 
 @dataclass(frozen=True, repr=False)
 class Dataset:
-    """Images and labels of one data set, in memory.
+    """Images and labels of one data set.
 
-    ``x_train`` and ``x_test``: float32, (N, C, H, W), pixels in [0, 1].
+    ``x_train`` and ``x_test``: float32, (N, C, H, W), pixels in [0, 1]; `Images` where memory has
+    no room for them (`csnb.data.batches` reads either).
     ``y_train`` and ``y_test``: int64, (N,), in 0..m-1 for the m names in ``classes``.
     ``mean`` and ``std``: per channel, of the normalisation that the model's first layer applies.
-    ``known``: `digests` of pixels that are computed, and may differ by a rounding between machines.
+    ``known``: `digests` of pixels that are computed or decoded, and may differ by a rounding
+    between machines.
     """
 
     name: str
     classes: tuple[str, ...]
-    x_train: Tensor
+    x_train: Tensor | Images
     y_train: Tensor
-    x_test: Tensor
+    x_test: Tensor | Images
     y_test: Tensor
     mean: tuple[float, ...]
     std: tuple[float, ...]

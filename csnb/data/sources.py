@@ -1,4 +1,4 @@
-"""Where data sets come from: csnb's own by name, an ``.npz``, or a function in somebody's file."""
+"""Where data sets come from: csnb's own by name, an ``.npz``, a folder, a function in a file."""
 
 import json
 import os
@@ -8,14 +8,16 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from csnb.data.dataset import Dataset, described
+from csnb.data.folders import folder_dataset, listing
 from csnb.errors import InputError, choices, one_line, shown
 from csnb.paths import expand, resolve
-from csnb.spec import DATASETS, MOST_CLASSES, Spec, dataset
+from csnb.spec import DATASETS, MOST_CLASSES, Count, Spec, dataset
 
 # Table I: mean and standard deviation per channel, as printed.
 TABLE1: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
@@ -77,21 +79,47 @@ def cifar100(root: Path) -> Dataset:
     return _from_torchvision("cifar100", "CIFAR100", root)
 
 
-def load_dataset(name: str | Path, root: str | Path | None = None) -> Dataset:
+@dataset(source="Megahed et al. 2025; conformal-clip-data, MIT licence")
+def textile(
+    root: Path,
+    *,
+    size: Annotated[Count, Field(ge=12, le=250, description="pixels a side, of 250")] = 128,
+) -> Dataset:
+    """2,000 simulated textiles: nominal, with a global or with a local defect."""
+    try:
+        import conformal_clip_data
+    except ImportError:
+        raise InputError(
+            "dataset: textile needs conformal-clip-data; "
+            "allowed: after pip install 'csnb[pictures]'"
+        ) from None
+    made = folder_dataset(conformal_clip_data.textile_simulated_root(), size)
+    return replace(made, name="textile")
+
+
+def load_dataset(name: str | Path, root: str | Path | None = None, image_size: int = 0) -> Dataset:
     """Load a data set by name, or anyone's. Raises InputError.
 
     ``name``: one of `DATASETS` (a copy under ``root`` is used, else torchvision downloads one), the
-    path of an ``.npz``, the name of one in ``root``, or ``"file.py:function"``, decorated with
-    ``csnb.dataset``, which takes the root and returns a `Dataset`. ``root``: folder; default
-    ``$CSNB_DATA``, else ``data``.
+    path of an ``.npz`` or of a folder of pictures, the name of one in ``root``, or
+    ``"file.py:function"``, decorated with ``csnb.dataset``, which takes the root and returns a
+    `Dataset`. ``root``: folder; default ``$CSNB_DATA``, else ``data``.
 
     An ``.npz`` holds ``x_train, y_train, x_test, y_test`` and, optionally, the class names
     ``classes``. Images are uint8, or floating point in [0, 1]; shaped (N, H, W), (N, H, W, C) or
     (N, C, H, W) with C = 1 or 3.
+
+    A folder of pictures holds a folder for each class, or ``train`` and ``test`` that do; else a
+    fifth of each class, drawn by content, is for testing. ``image_size``: pixels a side that
+    pictures are scaled to; 0: as they are. All grey, they have one channel, else three; turned as
+    EXIF says, transparent parts white. What is not read whole is refused by its name.
     """
     name = str(name) if isinstance(name, Path) else name
-    file = npz_file(name, root)
+    file = data_path(name, root)
+    _check_size(name, file, image_size)
     if file is not None:
+        if file.is_dir():
+            return folder_dataset(file, image_size)
         return _from_npz(file, Path(name).stem)
     made = find_source(name, root)(data_folder(root))
     if not isinstance(made, Dataset):
@@ -104,8 +132,10 @@ def data_folder(root: str | Path | None = None) -> Path:
     return resolve(root or os.environ.get("CSNB_DATA") or "data", "data_root")
 
 
-def npz_file(name: str, root: str | Path | None = None) -> Path | None:
-    """The ``.npz`` that ``name`` means: a path, or a name in ``root``; None where it means none."""
+def data_path(name: str, root: str | Path | None = None) -> Path | None:
+    """The ``.npz`` or the folder that ``name`` means: a path, or a name in ``root``; None where it
+    means none.
+    """
     if not isinstance(name, str):
         raise InputError(f"dataset: {shown(name)} is not allowed; allowed: a name or a path")
     if name.endswith(".npz"):
@@ -113,10 +143,22 @@ def npz_file(name: str, root: str | Path | None = None) -> Path | None:
         if not path.is_file():
             raise InputError(f"dataset: no file {path}; allowed: the path of an .npz")
         return path.absolute()
-    if ":" in name:
+    if ":" not in name and name != "digits":
+        own = expand(data_folder(root) / f"{name}.npz", "dataset")
+        if own.is_file():
+            return own
+    if name.partition("(")[0].strip() in DATASETS or ".py:" in name or not name.strip():
         return None
-    own = expand(data_folder(root) / f"{name}.npz", "dataset")
-    return own if name != "digits" and own.is_file() else None
+    places = (expand(name, "dataset"), expand(data_folder(root) / name, "dataset"))
+    return next((place.absolute() for place in places if place.is_dir()), None)
+
+
+def _check_size(name: str, file: Path | None, image_size: int) -> None:
+    """Raises InputError where pictures of one size are to be scaled."""
+    if image_size and (file is None or not file.is_dir()):
+        raise InputError(
+            f"image_size: {image_size} with dataset {name}; allowed: 0, or a folder of pictures"
+        )
 
 
 def find_source(name: str, root: str | Path | None = None) -> Spec:
@@ -124,7 +166,7 @@ def find_source(name: str, root: str | Path | None = None) -> Spec:
     if ":" not in name and name.partition("(")[0].strip() not in DATASETS:
         raise InputError(
             f"dataset: {name!r} is unknown and {data_folder(root) / name}.npz does not exist; "
-            f"{choices(name, DATASETS, 'an .npz, or file.py:function')}"
+            f"{choices(name, DATASETS, 'an .npz, a folder, or file.py:function')}"
         )
     return DATASETS.parse(name)
 
@@ -140,7 +182,7 @@ class Description:
     counts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
-def describe(name: str, root: str | Path | None = None) -> Description:
+def describe(name: str, root: str | Path | None = None, image_size: int = 0) -> Description:
     """A data set's classes and digests.
 
     It is loaded once for each state of its files. Raises InputError.
@@ -149,7 +191,11 @@ def describe(name: str, root: str | Path | None = None) -> Description:
     nothing is downloaded.
     """
     root = data_folder(root)
-    file = npz_file(name, root)
+    file = data_path(name, root)
+    _check_size(name, file, image_size)
+    if file is not None and file.is_dir():
+        found = listing(file, image_size)
+        return Description(found.classes, found.digests, found.counts())
     if file is not None:
         return _loaded(name, str(root), _state([file]))
     source = find_source(name, root)

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor
 
+from csnb.errors import InputError
 from csnb.losses import REGULARISERS, example_loss, l2_norm, log_objective
 from csnb.methods.method import Batch, Loss, Method, Task, on_examples
 from csnb.models import conv_weights
@@ -118,4 +119,9 @@ def _maximise(task: Task, inner: str) -> Callable[[Batch], Loss | None]:
 def _fuzziness(task: Task, gamma: float, regulariser: str, convs: int) -> Callable[[], Tensor]:
     """gamma times a fuzziness of the convolutions' weights (Eq. 10)."""
     weights = list(conv_weights(task.model).values())[: convs or None]
+    if not weights:
+        raise InputError(
+            "method: fuzziness (Eq. 8) is of convolutions, and the model has none; "
+            "allowed: a model with some, or a method without fuzziness, such as CSA"
+        )
     return lambda: gamma * REGULARISERS[regulariser](weights)

@@ -8,7 +8,11 @@ from torch import Tensor, nn
 
 from csnb.data import Dataset
 from csnb.errors import InputError, one_line, shown
+from csnb.images import Images, batches
 from csnb.spec import MODELS, Spec
+
+# of a network that is given images of another shape than it is made for
+REFUSALS = (RuntimeError, ValueError, IndexError, TypeError, AssertionError)
 
 
 class Normalized(nn.Module):
@@ -41,13 +45,45 @@ def build_model(model: str | Spec, data: Dataset, *, seed: int = 0) -> Normalize
     ``model``: of `MODELS`, such as ``"lenet(kernels=5)"``. Raises InputError, also where it does
     not take the images.
     """
+    units = data.mean, data.std
+    return make_model(model, data.image_shape, len(data.classes), *units, seed=seed)
+
+
+def make_model(
+    model: str | Spec,
+    image_shape: tuple[int, int, int],
+    classes: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    *,
+    seed: int = 0,
+) -> Normalized:
+    """As `build_model`, for images (C, H, W) of so many classes, without the images."""
     spec = MODELS.parse(model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        body = spec(data.image_shape, len(data.classes))
+        body = _made(spec, image_shape, classes)
     if not isinstance(body, nn.Module):
         raise InputError(f"model: {spec} gives a {type(body).__name__}; allowed: torch.nn.Module")
-    return Normalized(body, data.mean, data.std)
+    return Normalized(body, mean, std)
+
+
+def _made(spec: Spec, image_shape: tuple[int, int, int], classes: int) -> object:
+    """What the spec's function gives; an error of somebody's own is one line."""
+    try:
+        return spec(image_shape, classes)
+    except (RuntimeError, ValueError, TypeError, AttributeError, LookupError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"model: {spec} cannot be made for images {image_shape} and {classes} classes "
+            f"({type(error).__name__}: {one_line(error)[:90]}); allowed: what can be"
+        ) from error
+
+
+def body_of(model: nn.Module) -> nn.Module:
+    """The network behind the normalisation, where there is one."""
+    return model.body if isinstance(model, Normalized) else model
 
 
 def check_sides(name: str, image_shape: tuple[int, int, int], least: int) -> None:
@@ -71,12 +107,15 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def check_images(x: Tensor, y: Tensor) -> None:
+def check_images(x: Tensor | Images, y: Tensor) -> None:
     """Raises InputError unless ``x`` (N, C, H, W) are pixels in [0, 1], ``y`` (N,) int64."""
-    if not (isinstance(x, Tensor) and x.is_floating_point() and x.ndim == 4):
+    files = isinstance(x, Images)
+    if not files and not (isinstance(x, Tensor) and x.is_floating_point() and x.ndim == 4):
         raise InputError(f"x: {_described(x)}; allowed: a tensor of floats, (N, C, H, W)")
     if not (isinstance(y, Tensor) and y.dtype == torch.int64 and y.shape == x.shape[:1]):
         raise InputError(f"y: {_described(y)}; allowed: a tensor of int64, ({len(x)},)")
+    if files:  # pixels by the way that they are read
+        return
     low, high = (float(v) for v in x.detach().aminmax()) if x.numel() else (0.0, 1.0)
     if not (low >= 0 and high <= 1):
         raise InputError(f"x: pixels from {low:g} to {high:g}; allowed: [0, 1]")
@@ -89,7 +128,7 @@ def check_labels(y: Tensor, classes: int) -> None:
         raise InputError(f"y: labels from {least} to {most}; allowed: 0 to {classes - 1}")
 
 
-def check_answers(model: nn.Module, x: Tensor, y: Tensor) -> int:
+def check_answers(model: nn.Module, x: Tensor | Images, y: Tensor) -> int:
     """The classes m that ``model`` tells apart; raises InputError as `check_images`.
 
     Also where there is no image, ``model`` does not take it, or answers with other than two logits
@@ -98,11 +137,12 @@ def check_answers(model: nn.Module, x: Tensor, y: Tensor) -> int:
     check_images(x, y)
     if not x.numel():
         raise InputError(f"x: {_described(x)}; allowed: an image or more")
+    x = next(batches(x, [torch.arange(1)]))
     devices = [x.device] if x.is_cuda else []
     with torch.no_grad(), evaluating(model), torch.random.fork_rng(devices=devices):
         try:
-            logits = model(x[:1])
-        except (RuntimeError, ValueError, IndexError) as error:
+            logits = model(x)
+        except REFUSALS as error:
             raise InputError(
                 f"model: does not take {_described(x)} ({one_line(error)}); allowed: images of "
                 "the shape, type and device that it is made for"
@@ -113,7 +153,9 @@ def check_answers(model: nn.Module, x: Tensor, y: Tensor) -> int:
 
 
 @contextmanager
-def watched(model: Normalized, x: Tensor, y: Tensor, classes: int | None = None) -> Iterator[None]:
+def watched(
+    model: nn.Module, x: Tensor | Images, y: Tensor, classes: int | None = None
+) -> Iterator[None]:
     """Raises InputError for images as `check_answers` does, and inside without asking ``model``.
 
     As soon as it answers ``x``, or some of it, with other than ``classes`` logits (default: two or
@@ -129,13 +171,18 @@ def watched(model: Normalized, x: Tensor, y: Tensor, classes: int | None = None)
             check_labels(y, logits.shape[1])
             checked = True
 
-    hook = model.body.register_forward_hook(look)
+    hook = body_of(model).register_forward_hook(look)
     try:
         yield
-    except (RuntimeError, ValueError, IndexError) as error:
+    except REFUSALS as error:
         hook.remove()
         if not isinstance(error, InputError) and x.numel():
             check_answers(model, x, y)  # it may not take the images at all
+        if "more than 1 value per channel" in str(error):
+            raise InputError(
+                "batch_size: a last batch of one image, which batch normalisation cannot take; "
+                "allowed: another batch_size, or larger images"
+            ) from error
         raise
     finally:
         hook.remove()
@@ -182,6 +229,5 @@ def _described(value: object) -> str:
 
 def conv_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     """Weights of the convolutions in the order of definition, by name: the W_conv of Eq. 8."""
-    inner = model.body if isinstance(model, Normalized) else model
-    modules = inner.named_modules()
+    modules = body_of(model).named_modules()
     return {name: module.weight for name, module in modules if isinstance(module, nn.Conv2d)}

@@ -1,6 +1,7 @@
 """A run's folder: written, verified, read; and the one answer to whether a run is done."""
 
 from csnb.paths import RESULTS
+from csnb.runs.checkpoint import start_from
 from csnb.runs.folder import (
     Stage,
     load_weights,
@@ -31,5 +32,6 @@ __all__ = [
     "read_scores",
     "read_weights",
     "run_folders",
+    "start_from",
     "status",
 ]

@@ -275,23 +275,22 @@ def check(name: str, content: bytes, digests: Mapping[str, str]) -> None:
 
 def read_weights(folder: str | Path) -> dict[str, np.ndarray]:
     """A run's weights by name, such as ``body.conv1.weight``. Raises InputError."""
-    return {name: weight.numpy() for name, weight in _tensors(folder, "run").items()}
+    return {name: weight.numpy() for name, weight in run_tensors(folder, "run").items()}
 
 
 def load_weights(model: nn.Module, folder: str | Path) -> None:
     """Put the weights of the run in ``folder`` into ``model``; they must fit. Raises InputError."""
-    tensors = _tensors(folder, "init_from")
     try:
-        model.load_state_dict(tensors)
+        model.load_state_dict(run_tensors(folder, "run"))
     except RuntimeError as error:
         file, reason = Path(folder) / "model.safetensors", one_line(error).split(": ", 1)[-1]
         raise InputError(
-            f"init_from: {file} does not hold this model's weights ({reason[:60]}); "
+            f"run: {file} does not hold this model's weights ({reason[:60]}); "
             "allowed: those of the same layers"
         ) from None
 
 
-def _tensors(folder: str | Path, what: str) -> dict[str, torch.Tensor]:
+def run_tensors(folder: str | Path, what: str) -> dict[str, torch.Tensor]:
     """As the run wrote them; of a folder that has no run's name, as they are."""
     file = Path(folder).absolute() / "model.safetensors"
     try:

@@ -122,6 +122,8 @@ def overall_fuzziness(history: pd.DataFrame, weights: Mapping[str, np.ndarray]) 
     ``body.<layer>.weight``.
     """
     columns = [name for name in history if name.startswith("fuzziness.")]
+    if not columns:  # a network without convolutions
+        return pd.Series(np.nan, index=history.index)
     sizes = [weights[f"body.{name.removeprefix('fuzziness.')}.weight"].size for name in columns]
     return history[columns] @ np.array(sizes) / sum(sizes)
 

@@ -99,13 +99,14 @@ def costs_digest(costs: np.ndarray) -> str:
 
 
 def weights_digest(folder: str | Path) -> str:
-    """Of the weights of the run in ``folder``. Raises InputError."""
-    file = resolve(folder) / "model.safetensors"
+    """Of the weights of the run in ``folder``, or in a file. Raises InputError."""
+    place = resolve(folder)
+    file = place if place.is_file() else place / "model.safetensors"
     try:
         return hashlib.sha256(read_file(file)).hexdigest()[:16]
     except OSError as error:
         raise InputError(
-            f"init_from: {file} cannot be read ({error.strerror}); allowed: a run's folder"
+            f"init_from: {file} cannot be read ({error.strerror}); allowed: a run, or a file"
         ) from None
 
 
@@ -144,6 +145,9 @@ def _digests_of(kind: str, file: str, identity: Identity) -> dict[str, Any]:
     """Of an input as it lies there now. No code is run: folders of runs come from anybody."""
     if kind == "init_from":
         return {kind: weights_digest(file)}
+    if kind == "dataset" and Path(file).is_dir():
+        now = describe(file, image_size=identity.parameters.get("image_size", 0))
+        return now.digests | {kind: now.classes}
     if not Path(file).is_file():  # a pipe or a device might never end
         raise InputError(f"{kind}: {file} is not a file")
     if kind == "dataset":

@@ -1,0 +1,67 @@
+"""The networks that were trained for csnb's tables, committed with it, by what they are."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from csnb.data.dataset import class_indices
+from csnb.errors import InputError, choices
+from csnb.models import Normalized
+from csnb.paths import RESULTS
+from csnb.runner import load_model
+from csnb.runs import inspect, run_folders
+from csnb.spec import METHODS
+
+
+def load_pretrained(
+    dataset: str, method: str, *, protected_class: int | str | None = None
+) -> Normalized:
+    """A network that was trained for csnb's tables: on the CPU, in evaluation mode.
+
+    ``dataset`` and ``method``: as of `Experiment`, such as "mnist" and "CSA". ``protected_class``:
+    index or name; not needed where one network is all that there is. `pretrained` lists them; no
+    image is needed. Raises InputError.
+    """
+    label = METHODS.parse(method).label
+    every = list(_runs())
+    found = [
+        (folder, result) for folder, result in every
+        if result["parameters"]["dataset"] == dataset and result["parameters"]["method"] == label
+    ]  # fmt: skip
+    if found and protected_class is not None:
+        classes = class_indices(protected_class, found[0][1]["classes"], dataset)
+        found = [(f, result) for f, result in found if tuple(result["protected"]) == classes]
+    weights = {result["sha256"]["model.safetensors"]: folder for folder, result in found}
+    if len(weights) != 1:
+        calls = dict.fromkeys(_call(result) for _, result in every)
+        asked = f"{dataset!r}, {method!r}, protected_class={protected_class!r}"
+        raise InputError(
+            f"load_pretrained: {len(weights)} networks for {asked}; "
+            f"{choices(asked.replace(repr(method), repr(label)), calls)}"
+        )
+    return load_model(next(iter(weights.values())))
+
+
+def pretrained() -> pd.DataFrame:
+    """The networks that `load_pretrained` knows: a row each, by call; what they came to."""
+    rows = {_call(result): (folder.name, inspect(folder).summary) for folder, result in _runs()}
+    frame = pd.DataFrame.from_dict(rows, orient="index", columns=["run", "scores"])
+    return frame.rename_axis("load_pretrained")
+
+
+def _call(result: dict[str, Any]) -> str:
+    """The arguments that mean a run."""
+    given = result["parameters"]
+    classes = ", ".join(map(str, result["protected"]))
+    classes = classes if len(result["protected"]) == 1 else repr(classes)
+    return f"{given['dataset']!r}, {given['method']!r}, protected_class={classes}"
+
+
+def _runs() -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The committed runs that are done; none where csnb is no checkout."""
+    for folder in run_folders(RESULTS) if RESULTS.is_dir() else ():
+        found = inspect(folder)
+        if found.state == "done" and found.result is not None:
+            yield folder, found.result

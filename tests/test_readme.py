@@ -1,0 +1,57 @@
+"""The blocks of README about one's own images and one's own model work as they are printed."""
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import papermill
+import pytest
+from pictures import CLASSES, photos
+
+import csnb
+from csnb.paths import CHECKOUT, NOTEBOOKS
+
+TEXT = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+QUICK = {"epochs": 1, "adversary": "PGD(steps=2)", "attacks": "FGSM", "validation": 0.2}
+
+
+def part(title: str) -> tuple[str, dict[str, str]]:
+    """Of a part of README: its Python, and the parameters of its papermill line."""
+    body = TEXT.split(f"\n## {title}\n")[1].split("\n## ")[0]
+    words = shlex.split(re.search(r"^    papermill (.+)$", body, re.M)[1])
+    given = {words[i + 1]: words[i + 2] for i, word in enumerate(words) if word == "-p"}
+    assert words[0] == "notebooks/own_images.ipynb"
+    return re.search(r"```python\n(.+?)```", body, re.S)[1], given
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with a folder of photos, one class of which are cats."""
+    (tmp_path / "pyproject.toml").touch()
+    (photos(tmp_path / "photos", 10) / CLASSES[0]).rename(tmp_path / "photos" / "cat")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_your_own_images(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, given = part("Your own images")
+    assert given == {"dataset": "photos", "image_size": "64", "protected_class": "cat"}
+    whole = csnb.run
+    quick = lambda e: whole(csnb.Experiment(**e.model_dump() | QUICK))  # noqa: E731
+    monkeypatch.setattr(csnb, "run", quick, raising=False)
+    exec(code, {})
+    assert (here / "cat_detector" / "model.onnx").is_file()
+
+
+def test_your_own_model_through_the_notebook(here: Path) -> None:
+    code, given = part("Your own model")
+    (here / "mine.py").write_text(code)
+    assert given["model"] == "mine.py:Net(width=32)"
+    asked: dict[str, Any] = given | {"image_size": 64, "epochs": 1, "out": "taken", "offset": ""}
+    papermill.execute_notebook(
+        NOTEBOOKS / "own_images.ipynb", here / "out.ipynb", asked, progress_bar=False
+    )
+    (folder,) = (here / "runs").glob("photos-CSA-p1-*")
+    assert csnb.load_model(folder).body.last.in_features == 1024
+    assert (here / "taken" / "README.md").is_file()
