@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 PUBLIC = {  # by module, imported when first asked for: csnb --help needs no torch
     "attacks": ("ATTACKS", "ThreatModel", "perturb"),
+    "auditing": ("audit",),
     "batch": ("sweep",),
     "costs": ("costs_from_pairs", "protect", "read_costs"),
     "curves": ("read_margins",),
@@ -27,8 +28,8 @@ PUBLIC = {  # by module, imported when first asked for: csnb --help needs no tor
     "training": ("fit",),
 }
 MODULES = (
-    "attacks", "batch", "costs", "curves", "data", "evaluation", "figures", "losses", "margins",
-    "methods", "models", "paper", "runs", "statistics", "training",
+    "attacks", "auditing", "batch", "costs", "curves", "data", "evaluation", "figures", "losses",
+    "margins", "methods", "models", "paper", "runs", "statistics", "training",
 )  # fmt: skip
 _HOME = {name: module for module, names in PUBLIC.items() for name in names}
 

@@ -1,0 +1,76 @@
+"""Audits of a run, kept in its folder: tidy rows as CSV, what each attack found as npz.
+
+They are no part of what the run is: they come from its weights, whenever somebody asks. The rows
+name the weights; those of others are left aside.
+"""
+
+import io
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from csnb.paths import read_file
+
+COLUMNS = ("part", "name", "class", "value", "n", "weights", "numerics")  # that readers need
+
+
+def audit_file(folder: Path, protected: Sequence[int], key: str) -> Path:
+    """Where an audit's arrays lie; its rows beside, as .csv."""
+    return folder / f"audit-p{'+'.join(map(str, protected))}-{key}.npz"
+
+
+def read_audits(folder: Path, weights: str, numerics: int) -> list[pd.DataFrame]:
+    """The rows of each finished audit in a run's folder, of these weights (digest)."""
+    found = []
+    for file in sorted(folder.glob("audit-p*.csv")):
+        with suppress(OSError, ValueError, KeyError):
+            rows = pd.read_csv(io.BytesIO(read_file(file)), dtype={"class": str, "weights": str})
+            known = set(COLUMNS) <= set(rows) and len(rows)
+            if known and rows["weights"][0] == weights and rows["numerics"][0] == numerics:
+                found.append(rows.assign(file=file.name))
+    return found
+
+
+def audited(folder: Path, result: Mapping[str, object], numerics: int) -> dict[str, float]:
+    """Accuracy of each audited class under the worst of all attacks, by the class's name.
+
+    Of several audits the one of the most images; of these the lowest.
+    """
+    best: dict[str, tuple[int, float]] = {}
+    for rows in read_audits(folder, result["sha256"]["model.safetensors"], numerics):
+        part = rows[(rows["part"] == "accuracy") & (rows["name"] == "audited")]
+        for name, n, value in part[["class", "n", "value"]].itertuples(index=False):
+            if name in result["classes"]:
+                best[name] = max(best.get(name, (0, 0.0)), (int(n), -float(value)))
+    return {name: -value for name, (_, value) in best.items()}
+
+
+def add_audited(frame: pd.DataFrame, known: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
+    """Scores with a column ``audited`` beside ``value``, where there is an audit.
+
+    ``known``: by run, of `audited`. It stands beside every accuracy under attack of the class.
+    """
+    if not any(known.values()):
+        return frame
+    rows = (frame["measure"] == "accuracy") & (frame["attack"] != "clean")
+    pairs = zip(frame["run"].astype(str), frame["class"].astype(str), rows, strict=True)
+    values = [known.get(run, {}).get(name, np.nan) if fit else np.nan for run, name, fit in pairs]
+    place = list(frame).index("value") + 1
+    added = frame.copy()
+    added.insert(place, "audited", values)
+    return added
+
+
+def carry(source: Path, target: Path, weights: str, numerics: int) -> Iterable[Path]:
+    """Copies a run's audits to the folder that takes its place, if the weights are the same."""
+    copied = []
+    for rows in read_audits(source, weights, numerics):
+        for suffix in (".csv", ".npz"):
+            file = (source / rows["file"][0]).with_suffix(suffix)
+            with suppress(OSError):
+                copied.append(Path(shutil.copy2(file, target)))
+    return copied
