@@ -20,6 +20,7 @@ from csnb.models import Normalized, add_offset, build_model, check_answers
 from csnb.paths import RESULTS, resolve
 from csnb.progress import bar
 from csnb.runs import Stage, inspect, load_weights, provenance, read_run
+from csnb.runs.audits import carry
 from csnb.runs.kept import keep, margins_file
 from csnb.spec import ATTACKS
 from csnb.training import fit
@@ -179,6 +180,7 @@ class Run:
         weights = digests["model.safetensors"]
         for (protected, attack), margins in self._margins.items():
             keep(margins_file(stage.folder, weights, protected, attack), margins)
+        carry(self.folder, stage.folder, weights)
         self._stage = None
         return stage.publish()
 

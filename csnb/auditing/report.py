@@ -69,7 +69,7 @@ class Audit:
         cells = part.assign(text=texts, what=part["class"])
         order = list(dict.fromkeys(cells["what"]))
         wide = cells.pivot(index="what", columns="name", values="text").loc[order, list(LEVELS)]
-        sizes = cells.groupby("what")["n"].first()
+        sizes = cells.groupby("what")["n"].max()  # the claim may not speak of all
         return wide.assign(n=sizes[order].astype(int)).rename_axis(index="", columns="")
 
     def _part(self, name: str) -> pd.DataFrame:
@@ -178,10 +178,12 @@ def _verdict(
     )
     points = f"{100 * gone:.1f} points [{100 * low:.1f}, {100 * high:.1f}]"
     signs = ", ".join(each.name for each in made if each.flagged and each.kind in BEHIND[word])
+    blind = any(each.flagged and each.kind == "blind" for each in made)
+    unseen = "attacks do not see it: what is left may fall" if blind else "the claim's sees little"
     text = {
         "stands": f"Stands: {said}, {points} less.",
         "overstated": f"Overstated by {points}: {said}.",
-        "masked": f"Masked: {said}, {points} less, and even that is at most ({signs}).",
+        "masked": f"Masked: {said}, {points} less; {unseen} ({signs}).",
         "not auditable": f"Not auditable: no accuracy of this network means anything ({signs}).",
     }[word]
     short = any(each.flagged and each.kind == "short" for each in made)

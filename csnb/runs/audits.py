@@ -6,14 +6,16 @@ name the weights; those of others are left aside.
 
 import io
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from csnb.paths import read_file
+from csnb.runs.identity import NUMERICS
 
 COLUMNS = ("part", "name", "class", "value", "n", "weights", "numerics")  # that readers need
 
@@ -23,25 +25,25 @@ def audit_file(folder: Path, protected: Sequence[int], key: str) -> Path:
     return folder / f"audit-p{'+'.join(map(str, protected))}-{key}.npz"
 
 
-def read_audits(folder: Path, weights: str, numerics: int) -> list[pd.DataFrame]:
+def read_audits(folder: Path, weights: str) -> list[pd.DataFrame]:
     """The rows of each finished audit in a run's folder, of these weights (digest)."""
     found = []
     for file in sorted(folder.glob("audit-p*.csv")):
         with suppress(OSError, ValueError, KeyError):
             rows = pd.read_csv(io.BytesIO(read_file(file)), dtype={"class": str, "weights": str})
             known = set(COLUMNS) <= set(rows) and len(rows)
-            if known and rows["weights"][0] == weights and rows["numerics"][0] == numerics:
+            if known and rows["weights"][0] == weights and rows["numerics"][0] == NUMERICS:
                 found.append(rows.assign(file=file.name))
     return found
 
 
-def audited(folder: Path, result: Mapping[str, object], numerics: int) -> dict[str, float]:
+def audited(folder: Path, result: Mapping[str, Any]) -> dict[str, float]:
     """Accuracy of each audited class under the worst of all attacks, by the class's name.
 
     Of several audits the one of the most images; of these the lowest.
     """
     best: dict[str, tuple[int, float]] = {}
-    for rows in read_audits(folder, result["sha256"]["model.safetensors"], numerics):
+    for rows in read_audits(folder, result["sha256"]["model.safetensors"]):
         part = rows[(rows["part"] == "accuracy") & (rows["name"] == "audited")]
         for name, n, value in part[["class", "n", "value"]].itertuples(index=False):
             if name in result["classes"]:
@@ -65,12 +67,9 @@ def add_audited(frame: pd.DataFrame, known: Mapping[str, Mapping[str, float]]) -
     return added
 
 
-def carry(source: Path, target: Path, weights: str, numerics: int) -> Iterable[Path]:
+def carry(source: Path, target: Path, weights: str) -> None:
     """Copies a run's audits to the folder that takes its place, if the weights are the same."""
-    copied = []
-    for rows in read_audits(source, weights, numerics):
+    for rows in read_audits(source, weights):
         for suffix in (".csv", ".npz"):
-            file = (source / rows["file"][0]).with_suffix(suffix)
             with suppress(OSError):
-                copied.append(Path(shutil.copy2(file, target)))
-    return copied
+                shutil.copy2((source / rows["file"][0]).with_suffix(suffix), target)
