@@ -29,8 +29,9 @@ FLOAT32 = 16.6  # logits: with a larger lead 1 - softmax rounds to 0
 SPACING = 1e-3  # of float32 at the largest logit, in leads
 EQUAL = 1e-3  # of the logits' range: less is rounding
 STEEP = 0.9  # cosine of gradients that point the same way
+MOST = 0.5  # of images, so that a sign is one of the network
 MORE = 5  # times as many steps
-Kind = Literal["broken", "blind", "claim", "short"]
+Kind = Literal["broken", "blind", "claim", "short", "note"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class Indicator:
     ``value`` against ``threshold``; ``low``: of a share, the lower end of its interval. ``kind``:
     what it says where it is ``flagged`` - "broken": no accuracy of this network means anything;
     "blind": attacks do not see it, so that what they leave is no robustness; "claim": the attack of
-    the claim fails on it; "short": the audit itself was too short.
+    the claim fails on it; "short": the audit itself was too short; "note": other attacks than the
+    claim's would fail on it.
     """
 
     name: str
@@ -77,7 +79,7 @@ def indicate(
     with evaluating(case.model):
         made = [constant(clean), *answers(case.model, x)]
         if len(look):
-            made += [*gradients(case, x, labels), *sizes(case.model, x, labels)]
+            made += [*gradients(case, x, labels), *sizes(case, x, labels)]
     made += [*beaten(found), unbounded(case, x, labels, store)]
     done("unbounded eps")
     made += [steps_of_claim(case, budget, store), steps_of_audit(case, budget, found, store)]
@@ -104,7 +106,7 @@ def answers(model: nn.Module, x: Tensor) -> Iterable[Indicator]:
     yield share("batch", "broken", changed, n, 0, "answered otherwise beside other images")
     sure = (first >= 0).all(1) & ((first.sum(1) - 1).abs() < 1e-4)
     text = "get probabilities instead of logits, whose softmax attacks take once more"
-    yield share("probabilities", "blind", int(sure.sum()), n, 0.5, text)
+    yield share("probabilities", "blind", int(sure.sum()), n, MOST, text)
 
 
 def _differ(first: Tensor, second: Tensor) -> int:
@@ -130,7 +132,12 @@ def gradients(case: Case, x: Tensor, labels: Tensor) -> Iterable[Indicator]:
     near = cosine_similarity(_unit(rounded), _unit(slopes[0]), dim=1)
     wrong = int((~(near > STEEP) & ~flat[0]).sum())
     text = "have a gradient of cross-entropy that float32 turns away from the exact one"
-    yield share("float32 gradient", "claim", wrong, len(x), 0.05, text)
+    yield share("float32 gradient", float32_kind(case.claim), wrong, len(x), MOST, text)
+
+
+def float32_kind(claim: Spec) -> Kind:
+    """Whether the claim's attack climbs cross-entropy as float32 has it; who knows of others'."""
+    return "note" if claim.options.get("gradient") == "exact" else "claim"
 
 
 def _unit(slope: Tensor) -> Tensor:
@@ -151,16 +158,16 @@ def _slope(model: nn.Module, x: Tensor, labels: Tensor, *, exact: bool = True) -
 
 
 @torch.no_grad()
-def sizes(model: nn.Module, x: Tensor, labels: Tensor) -> Iterable[Indicator]:
+def sizes(case: Case, x: Tensor, labels: Tensor) -> Iterable[Indicator]:
     """Of logits, against what float32 can tell apart."""
-    logits = model(x)
+    logits = case.model(x)
     lead = -miss(logits, labels)
     median = float(lead.median())
     text = (
         f"the true class leads by {median:.1f} logits (median): from {FLOAT32} on, float32 takes "
         "its softmax for 1"
     )
-    yield measure("lead", "claim", median, FLOAT32, text)
+    yield measure("lead", float32_kind(case.claim), median, FLOAT32, text)
     largest = logits.abs().amax(1)
     spacing = float((largest * torch.finfo(torch.float32).eps / lead.clamp_min(1e-30)).median())
     text = f"float32 resolves the largest logits to {spacing:.1e} of the true class's lead (median)"
@@ -207,7 +214,7 @@ def _left(case: Case, x: Tensor, labels: Tensor, n: int) -> np.ndarray:
 
 def steps_of_claim(case: Case, budget: Budget, store: Store) -> Indicator:
     """Does the attack of the claim take more when it has more steps?"""
-    chosen = _first(case.right & case.own, case.right, budget.looks)
+    chosen = _first(case.right & case.own, case.right & case.spoken, budget.looks)
     text = (
         f"that stood under {case.claim.label} fall to the same attack with {MORE} times the steps"
     )

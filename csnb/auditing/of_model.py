@@ -76,7 +76,7 @@ def audit(
 
     warn_short([spec], threat)
     right = store.get("claim", claimed)
-    case = Case(network, x, y, threat, own, spec, seed, right)
+    case = Case(network, x, y, threat, own, spec, seed, right, np.ones_like(right))
     names = [classes[p] if classes else str(p) for p in own]
     return conduct(case, BUDGETS[budget], others, store, names, totals, weights)
 
@@ -89,18 +89,15 @@ def conduct(
     names: Sequence[str],
     totals: Counts,
     weights: str,
-    spoken: np.ndarray | None = None,
 ) -> Audit:
     """Attacks, indicators, verdict, rows; these are written beside the store.
 
-    ``spoken``: (N,) bool, the images that the claim speaks of; default: all. ``weights``: their
-    digest, by which readers see whether the rows are still the run's.
+    ``weights``: their digest, by which readers see whether the rows are still the run's.
     """
     with bar(len(steps(budget, others)) + 3, "auditing") as shown_bar:
         found, made = _attack_and_look(case, budget, others, store, shown_bar.step)
-    spoken = np.ones(len(case.y), dtype=bool) if spoken is None else spoken
     margins = {"claimed": store.arrays["claimed margins"], "audited": found.margins}
-    rows = tidy(case, found, made, margins, names, totals, spoken)
+    rows = tidy(case, found, made, margins, names, totals)
     rows = rows.assign(claim=case.claim.label, weights=weights, numerics=NUMERICS)
     if store.file is not None:
         content = rows.to_csv(index=False).encode()

@@ -10,7 +10,7 @@ import pandas as pd
 from csnb.attacks import ATTACKS, ThreatModel
 from csnb.auditing.of_model import conduct, key, sample
 from csnb.auditing.plan import BUDGETS
-from csnb.auditing.report import Audit, Counts
+from csnb.auditing.report import LEVELS, Audit, Counts
 from csnb.auditing.work import Case, Store
 from csnb.data import load_dataset
 from csnb.data.dataset import class_indices
@@ -19,7 +19,7 @@ from csnb.experiment import Experiment
 from csnb.models import Normalized
 from csnb.runner import trained_model
 from csnb.runs import inspect, read_run, run_folders
-from csnb.runs.audits import audit_file
+from csnb.runs.audits import audit_file, read_audits
 from csnb.spec import Spec
 
 SOURCES = ("STD", "ADV")  # methods whose networks are tried from outside
@@ -60,16 +60,19 @@ def audit_run(
     store = Store(audit_file(folder, own, key(content)), len(chosen))
     x, y = data.x_test[chosen], data.y_test[chosen]
     model = trained_model(folder, e, data)
-    case = Case(model, x, y, e.threat(), own, spec, seed, (right | ~spoken)[chosen])
+    known = (right | ~spoken)[chosen], spoken[chosen]
+    case = Case(model, x, y, e.threat(), own, spec, seed, *known)
     others = {source.name: _network(source) for source in sources}
     totals = Counts.of(np.isin(data.y_test.numpy(), own))
     names = [data.classes[p] for p in own]
-    settings = (store, names, totals, weights, spoken[chosen])
-    return conduct(case, BUDGETS[budget], others, *settings)
+    return conduct(case, BUDGETS[budget], others, store, names, totals, weights)
 
 
 def audit_runs(folder: str | Path, **settings: Any) -> dict[str, Audit]:
-    """Audit the run in ``folder``, or all finished ones in a folder of runs; by run."""
+    """Audit the run in ``folder``, or all finished ones in a folder of runs (see `audit_run`).
+
+    By run. Raises InputError.
+    """
     folder = Path(folder)
     found = [folder] if (folder / "result.json").exists() else list(run_folders(folder))
     done = [path for path in found if inspect(path).state == "done"]
@@ -94,15 +97,31 @@ def beside(folder: Path, result: Mapping[str, Any]) -> list[Path]:
 
 def overview(audits: Mapping[str, Audit]) -> pd.DataFrame:
     """A row per run: claimed, audited, verdict, what is flagged."""
-    rows = {}
-    for name, audit in audits.items():
-        accuracy = audit.rows[audit.rows["part"] == "accuracy"]
-        own = accuracy.drop_duplicates("name").set_index("name")
-        flagged = audit.indicators.index[audit.indicators["flagged"].astype(bool)]
-        rows[name] = {"class": own["class"].iloc[0], "n": int(own["n"].iloc[0])}
-        rows[name] |= {level: own["value"][level] for level in ("claimed", "audited")}
-        rows[name] |= {"verdict": audit.verdict, "flagged": ", ".join(flagged)}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("run")
+    rows = [{"run": name} | _summary(audit.rows) for name, audit in audits.items()]
+    return pd.DataFrame(rows)
+
+
+def kept_audits(runs: str | Path) -> pd.DataFrame:
+    """As `overview`, of every audit that is kept with a finished run in a folder of runs."""
+    rows = []
+    for path in run_folders(runs):
+        found = inspect(path)
+        if found.state == "done":
+            method = {"run": path.name, "method": found.result["parameters"]["method"]}
+            each = read_audits(path, _weights(found.result))
+            rows += [method | _summary(audit) for audit in each]
+    return pd.DataFrame(rows)
+
+
+def _summary(rows: pd.DataFrame) -> dict[str, object]:
+    verdict = rows[rows["part"] == "verdict"].iloc[0]
+    accuracy = rows[(rows["part"] == "accuracy") & (rows["class"] == verdict["class"])]
+    own = accuracy.set_index("name")
+    signs = rows[(rows["part"] == "indicator") & (rows["flagged"].astype(str) == "True")]
+    known = {"class": verdict["class"], "n": int(verdict["n"]), "claim": rows["claim"].iloc[0]}
+    known |= {level: float(own["value"][level]) for level in LEVELS}
+    known |= {"low": float(own["low"]["audited"]), "high": float(own["high"]["audited"])}
+    return known | {"verdict": verdict["name"], "flagged": ", ".join(signs["name"])}
 
 
 def _claim(

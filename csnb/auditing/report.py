@@ -102,13 +102,12 @@ def tidy(
     margins: Mapping[str, np.ndarray],
     names: Sequence[str],
     totals: Counts,
-    spoken: np.ndarray,
 ) -> pd.DataFrame:
     """All rows of an audit."""
     right = {"claimed": case.right, "audited": found.standing}
     rows = [_verdict(case, found, made, names)]
     for level in LEVELS:
-        known = spoken if level == "claimed" else np.ones_like(spoken)
+        known = case.spoken if level == "claimed" else np.ones_like(case.spoken)
         rows += _accuracies(level, right[level], known, case.own, names, totals)
     for level in LEVELS:
         rows += _recalls(level, margins[level], case.own)

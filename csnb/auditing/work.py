@@ -28,7 +28,8 @@ class Case:
     """What is audited: a network, its images, the attacker, what is claimed.
 
     ``x``: pixels (N, C, H, W); ``y``: (N,); ``protected``: indices. ``claim``: the attack that the
-    claim rests on; ``right``: (N,) bool, the images that are right under it.
+    claim rests on; ``spoken``: (N,) bool, the images that it speaks of; ``right``: (N,) bool, those
+    that are right under it, and all others.
     """
 
     model: Normalized
@@ -39,6 +40,7 @@ class Case:
     claim: Spec
     seed: int
     right: np.ndarray
+    spoken: np.ndarray
 
     @property
     def own(self) -> np.ndarray:

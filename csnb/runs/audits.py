@@ -37,10 +37,10 @@ def read_audits(folder: Path, weights: str) -> list[pd.DataFrame]:
     return found
 
 
-def audited(folder: Path, result: Mapping[str, Any]) -> dict[str, float]:
-    """Accuracy of each audited class under the worst of all attacks, by the class's name.
+def audited(folder: Path, result: Mapping[str, Any]) -> dict[str, tuple[float, int]]:
+    """Accuracy of each audited class under the worst of all attacks, and on how many images.
 
-    Of several audits the one of the most images; of these the lowest.
+    By the class's name. Of several audits the one of the most images; of these the lowest.
     """
     best: dict[str, tuple[int, float]] = {}
     for rows in read_audits(folder, result["sha256"]["model.safetensors"]):
@@ -48,22 +48,26 @@ def audited(folder: Path, result: Mapping[str, Any]) -> dict[str, float]:
         for name, n, value in part[["class", "n", "value"]].itertuples(index=False):
             if name in result["classes"]:
                 best[name] = max(best.get(name, (0, 0.0)), (int(n), -float(value)))
-    return {name: -value for name, (_, value) in best.items()}
+    return {name: (-value, n) for name, (n, value) in best.items()}
 
 
-def add_audited(frame: pd.DataFrame, known: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
-    """Scores with a column ``audited`` beside ``value``, where there is an audit.
+def add_audited(
+    frame: pd.DataFrame, known: Mapping[str, Mapping[str, tuple[float, int]]]
+) -> pd.DataFrame:
+    """Scores with ``audited`` and ``audited_n`` after ``high``, where there is an audit.
 
-    ``known``: by run, of `audited`. It stands beside every accuracy under attack of the class.
+    ``known``: by run, of `audited`. They stand beside every accuracy of the class under attack.
     """
     if not any(known.values()):
         return frame
     rows = (frame["measure"] == "accuracy") & (frame["attack"] != "clean")
-    pairs = zip(frame["run"].astype(str), frame["class"].astype(str), rows, strict=True)
-    values = [known.get(run, {}).get(name, np.nan) if fit else np.nan for run, name, fit in pairs]
-    place = list(frame).index("value") + 1
-    added = frame.copy()
-    added.insert(place, "audited", values)
+    values, counts = np.full((2, len(frame)), np.nan)
+    places = zip(frame["run"].astype(str), frame["class"].astype(str), rows, strict=True)
+    for place, (run, name, fit) in enumerate(places):
+        if fit and name in known.get(run, {}):
+            values[place], counts[place] = known[run][name]
+    added = frame.assign(audited=values, audited_n=pd.array(counts).astype("Int64"))
+    added.attrs = frame.attrs
     return added
 
 

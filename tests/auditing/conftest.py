@@ -1,15 +1,23 @@
 """Tiny networks on real digits, and what is planted in them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 import csnb
+from csnb.auditing import BUDGETS
 from csnb.models import Normalized
 
+QUICK = replace(BUDGETS["quick"], looks=16, hardest=16)
 THREAT = csnb.ThreatModel(0.08, space="pixel", bounded=True)
+
+
+@pytest.fixture(autouse=True)
+def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BUDGETS, "quick", QUICK)
 
 
 @pytest.fixture(scope="session")
@@ -27,9 +35,9 @@ def trained(digits: csnb.Dataset) -> Callable[[str], Normalized]:
             torch.manual_seed(len(made))
             layers = nn.Flatten(), nn.Linear(784, 48), nn.LeakyReLU(0.1), nn.Linear(48, 10)
             made[method] = Normalized(nn.Sequential(*layers), digits.mean, digits.std)
-            recipe = csnb.Recipe(epochs=6, batch_size=32, lr=0.02, adversary="PGD(steps=4)")
+            recipe = csnb.Recipe(epochs=5, batch_size=32, lr=0.02, adversary="PGD(steps=4)")
             settings = {"costs": csnb.protect(10, 3, 3.0), "protected": (3,), "threat": THREAT}
-            x, y = digits.x_train[:800], digits.y_train[:800]
+            x, y = digits.x_train[:700], digits.y_train[:700]
             csnb.fit(made[method], x, y, method=method, recipe=recipe, seed=0, **settings)
             made[method].eval()
         return made[method]
