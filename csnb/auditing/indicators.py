@@ -7,20 +7,20 @@ condemns no network.
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cosine_similarity, cross_entropy
+from torch.nn.functional import cosine_similarity
 
 from csnb.attacks import ThreatModel, perturb
 from csnb.auditing.blind import miss
 from csnb.auditing.plan import Attack, Budget
-from csnb.auditing.work import Case, Findings, Store, adversarial, answers_and_margins
+from csnb.auditing.work import Case, Findings, Store, adversarial, answers_and_margins, slope_of
 from csnb.errors import InputError
-from csnb.losses import log_odds
 from csnb.models import evaluating
 from csnb.spec import Spec
 from csnb.statistics import wilson
@@ -38,7 +38,7 @@ Kind = Literal["broken", "blind", "claim", "short", "note"]
 class Indicator:
     """One sign.
 
-    ``value`` against ``threshold``; ``low``: of a share, the lower end of its interval. ``kind``:
+    ``value`` against ``threshold``: of a share, the lower end of its interval counts. ``kind``:
     what it says where it is ``flagged`` - "broken": no accuracy of this network means anything;
     "blind": attacks do not see it, so that what they leave is no robustness; "claim": the attack of
     the claim fails on it; "short": the audit itself was too short; "note": other attacks than the
@@ -123,12 +123,12 @@ def gradients(case: Case, x: Tensor, labels: Tensor) -> Iterable[Indicator]:
         points.append(adversarial(case, few, x, labels))
     except InputError:
         failed = len(x)
-    slopes = [_slope(case.model, z, labels) for z in points]
+    slopes = [slope_of(case.model, z, labels) for z in points]
     flat = [((s == 0).flatten(1).all(1) | ~s.isfinite().flatten(1).all(1)) for s in slopes]
     count = max([failed, *(int(f.sum()) for f in flat)])
     text = "have no gradient, or none that is finite, where they are or along an attack's path"
     yield share("gradient", "blind", count, len(x), 0.05, text)
-    rounded = _slope(case.model, x, labels, exact=False)
+    rounded = slope_of(case.model, x, labels, exact=False)
     near = cosine_similarity(_unit(rounded), _unit(slopes[0]), dim=1)
     wrong = int((~(near > STEEP) & ~flat[0]).sum())
     text = "have a gradient of cross-entropy that float32 turns away from the exact one"
@@ -144,17 +144,6 @@ def _unit(slope: Tensor) -> Tensor:
     """Flat, its largest part 1: squares of 1e-30 are 0."""
     flat = slope.flatten(1).nan_to_num()
     return flat / flat.abs().amax(1, keepdim=True).clamp_min(1e-38)
-
-
-@torch.enable_grad()
-def _slope(model: nn.Module, x: Tensor, labels: Tensor, *, exact: bool = True) -> Tensor:
-    """Of the log-odds of being wrong, or of cross-entropy as torch computes it."""
-    z = x.detach().clone().requires_grad_()
-    logits = model(z)
-    loss = log_odds(logits, labels) if exact else cross_entropy(logits, labels, reduction="none")
-    if not logits.requires_grad:
-        return torch.zeros_like(x)
-    return torch.autograd.grad(loss.sum(), z, allow_unused=True, materialize_grads=True)[0]
 
 
 @torch.no_grad()
@@ -251,12 +240,12 @@ def _fall(case: Case, attack: Attack | Spec, chosen: np.ndarray) -> np.ndarray:
     if not len(chosen):
         return fell
     x, y = (t[place.to(t.device)] for t in (case.x, case.y))
-    with torch.no_grad():
+    with suppress(InputError):  # not finite: nothing falls
         if isinstance(attack, Spec):
             images = perturb(case.model, x, y, attack, case.threat, seed=case.seed, robust="worst")
         else:
             images = adversarial(case, attack, x, y)
-    fell[chosen] = answers_and_margins(case, images)[0] != y.cpu().numpy()
+        fell[chosen] = answers_and_margins(case, images)[0] != y.cpu().numpy()
     return fell
 
 

@@ -12,11 +12,11 @@ from csnb.attacks import ATTACKS, ThreatModel, warn_short
 from csnb.auditing.indicators import Indicator, indicate
 from csnb.auditing.plan import BUDGETS, Budget
 from csnb.auditing.report import Audit, Counts, tidy
-from csnb.auditing.work import Case, Findings, Store, attack_all, steps
+from csnb.auditing.work import Case, Findings, Store, attack_all, is_smooth, steps
 from csnb.data import Dataset
 from csnb.data.dataset import class_indices
 from csnb.errors import InputError, choices, shown
-from csnb.evaluation import evaluate
+from csnb.evaluation import evaluate, predict
 from csnb.models import Normalized, check_answers
 from csnb.paths import write_atomically
 from csnb.progress import bar
@@ -71,6 +71,8 @@ def audit(
     store = Store(file, len(y))
 
     def claimed() -> np.ndarray:
+        if not is_smooth(network, x, y):
+            return predict(network, x) == y.cpu().numpy()
         outcome = evaluate(network, x, y, attacks=[spec], threat=threat, seed=seed)
         return outcome.predictions[spec.label] == outcome.labels
 

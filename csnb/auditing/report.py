@@ -178,7 +178,11 @@ def _verdict(
     points = f"{100 * gone:.1f} points [{100 * low:.1f}, {100 * high:.1f}]"
     signs = ", ".join(each.name for each in made if each.flagged and each.kind in BEHIND[word])
     blind = any(each.flagged and each.kind == "blind" for each in made)
-    unseen = "attacks do not see it: what is left may fall" if blind else "the claim's sees little"
+    unseen = (
+        "attacks do not see it: what is left may fall"
+        if blind
+        else "the claim's attack sees little"
+    )
     text = {
         "stands": f"Stands: {said}, {points} less.",
         "overstated": f"Overstated by {points}: {said}.",

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from csnb.attacks import ATTACKS, ThreatModel, perturb
 from csnb.attacks.threat import BATCH
@@ -17,6 +18,7 @@ from csnb.auditing.autoattack import AUDITED
 from csnb.auditing.blind import miss
 from csnb.auditing.plan import Attack, Budget
 from csnb.errors import InputError
+from csnb.losses import log_odds
 from csnb.margins import class_margin, worst_margins
 from csnb.models import Normalized
 from csnb.paths import read_file, write_atomically
@@ -139,6 +141,8 @@ def steps(budget: Budget, others: Mapping[str, Normalized]) -> list[Attack]:
 
 def _claimed(case: Case) -> np.ndarray:
     """The worst margins that csnb's usual attack reaches: the curve that is claimed."""
+    if not is_smooth(case.model, case.x, case.y):
+        return answers_and_margins(case, case.x)[1]
     settings = {"protected": case.protected, "threat": case.threat, "seed": case.seed}
     return worst_margins(case.model, case.x, case.y, **settings).astype(np.float32)
 
@@ -208,6 +212,23 @@ def adversarial(
 
 def miss_sum(logits: Tensor, labels: Tensor) -> Tensor:
     return miss(logits, labels).sum()
+
+
+@torch.enable_grad()
+def slope_of(model: nn.Module, x: Tensor, labels: Tensor, *, exact: bool = True) -> Tensor:
+    """Of the log-odds of being wrong, or of cross-entropy as torch computes it."""
+    z = x.detach().clone().requires_grad_()
+    logits = model(z)
+    loss = log_odds(logits, labels) if exact else cross_entropy(logits, labels, reduction="none")
+    if not logits.requires_grad:
+        return torch.zeros_like(x)
+    return torch.autograd.grad(loss.sum(), z, allow_unused=True, materialize_grads=True)[0]
+
+
+def is_smooth(model: nn.Module, x: Tensor, labels: Tensor) -> bool:
+    """Whether gradients at these images are finite: else no attack that follows them moves."""
+    parts = zip(x.split(BATCH), labels.split(BATCH), strict=True)
+    return all(bool(slope_of(model, *part).isfinite().all()) for part in parts)
 
 
 @torch.no_grad()

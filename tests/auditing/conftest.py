@@ -11,7 +11,16 @@ import csnb
 from csnb.auditing import BUDGETS
 from csnb.models import Normalized
 
-QUICK = replace(BUDGETS["quick"], looks=16, hardest=16)
+FEWER = {"steps=40": "steps=20", "steps=20": "steps=10", "queries=200": "queries=60"}
+
+
+def fewer(spec: str) -> str:
+    """The attack with fewer steps or queries."""
+    return next((spec.replace(*pair) for pair in FEWER.items() if pair[0] in spec), spec)
+
+
+ATTACKS = tuple(replace(a, spec=fewer(a.spec)) for a in BUDGETS["quick"].attacks)
+QUICK = replace(BUDGETS["quick"], looks=16, hardest=16, attacks=ATTACKS)
 THREAT = csnb.ThreatModel(0.08, space="pixel", bounded=True)
 
 

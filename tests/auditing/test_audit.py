@@ -38,6 +38,7 @@ def noise(z: Tensor) -> Tensor:
 PLANTED = {  # what is done to images and logits, the claim's attack, the sign, the verdict
     "scaled": ({"after": lambda z: 300 * z}, FLOAT32, "float32 gradient", "masked"),
     "quantised": ({"before": lambda x: (4 * x).round() / 4}, SHORT, "gradient", "masked"),
+    "no slope": ({"after": lambda z: z + 0 * (z - z).sqrt()}, SHORT, "gradient", "masked"),
     "random": ({"after": noise}, SHORT, "changes", "not auditable"),
     "softmax": ({"after": lambda z: (30 * z).softmax(1)}, SHORT, "probabilities", "masked"),
     "batch": ({"after": lambda z: z - 2 * z.mean(0)}, SHORT, "batch", "not auditable"),
