@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 PUBLIC = {  # by module, imported when first asked for: csnb --help needs no torch
     "attacks": ("ATTACKS", "ThreatModel", "perturb"),
+    "auditing": ("audit",),
     "batch": ("sweep",),
     "certified": ("certified_margins",),
     "costs": ("costs_from_pairs", "protect", "read_costs"),
@@ -22,16 +23,17 @@ PUBLIC = {  # by module, imported when first asked for: csnb --help needs no tor
     "margins": ("protection", "worst_margins"),
     "methods": ("METHODS", "Method"),
     "models": ("MODELS", "build_model", "conv_weights"),
-    "pretrained": ("load_pretrained",),
+    "pretrained": ("load_model", "load_pretrained"),
     "recipe": ("Recipe",),
-    "runner": ("Run", "find_or_run", "load_model", "run"),
+    "runner": ("Run", "find_or_run", "run"),
     "runs": ("read_run", "read_runs"),
     "spec": ("attack", "dataset", "method", "model"),
     "training": ("fit",),
 }
 MODULES = (
-    "attacks", "batch", "bounds", "certified", "costs", "curves", "data", "evaluation", "figures",
-    "images", "losses", "margins", "methods", "models", "paper", "runs", "statistics", "training",
+    "attacks", "auditing", "batch", "bounds", "certified", "costs", "curves", "data", "evaluation",
+    "figures", "images", "losses", "margins", "methods", "models", "paper", "runs", "statistics",
+    "training",
 )  # fmt: skip
 _HOME = {name: module for module, names in PUBLIC.items() for name in names}
 

@@ -19,7 +19,8 @@ from csnb.evaluation import presence
 from csnb.experiment import Experiment
 from csnb.margins import ATTACK, Reached, protection, worst_margins
 from csnb.models import Normalized
-from csnb.runner import Run, find_or_run, trained_model
+from csnb.pretrained import trained_model
+from csnb.runner import Run, find_or_run
 from csnb.runs import inspect, read_run
 from csnb.runs.kept import keep, margins_file, pairs_file, read_kept
 from csnb.spec import METHODS

@@ -19,8 +19,8 @@ from csnb.errors import InputError, one_line
 from csnb.experiment import Experiment
 from csnb.images import batches
 from csnb.paths import expand
+from csnb.pretrained import load_model
 from csnb.progress import say
-from csnb.runner import load_model
 from csnb.runs import read_run
 
 IMAGES = 1000  # on which the files must answer as the run does

@@ -1,4 +1,4 @@
-"""The networks that were trained for csnb's tables, committed with it, by what they are."""
+"""Trained networks: of any finished run, and of those committed with csnb, by what they are."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,13 +6,37 @@ from typing import Any
 
 import pandas as pd
 
+from csnb.data import Dataset, load_dataset
 from csnb.data.dataset import class_indices
+from csnb.data.sources import KNOWN
 from csnb.errors import InputError, choices
-from csnb.models import Normalized
+from csnb.experiment import Experiment
+from csnb.models import Normalized, build_model, make_model
 from csnb.paths import RESULTS
-from csnb.runner import load_model
-from csnb.runs import inspect, run_folders
+from csnb.runs import inspect, load_weights, read_run, run_folders
 from csnb.spec import METHODS
+
+
+def load_model(folder: str | Path) -> Normalized:
+    """The trained network of a finished run: on the CPU, in evaluation mode. Raises InputError.
+
+    Its images need not be at hand.
+    """
+    result = read_run(folder)
+    e = Experiment.of_result(result)
+    known = result.get("image_shape") or KNOWN.get(e.dataset, {}).get("shape")
+    shape = tuple(known or load_dataset(e.dataset, e.data_root, e.image_size).image_shape)
+    units = (0.0,) * shape[0], (1.0,) * shape[0]  # until the weights are there
+    model = make_model(e.model, shape, len(result["classes"]), *units, seed=e.seed)
+    load_weights(model, folder)
+    return model.eval()
+
+
+def trained_model(folder: str | Path, experiment: Experiment, data: Dataset) -> Normalized:
+    """As `load_model`, of a run that is known, on its data set. Raises InputError."""
+    model = build_model(experiment.model, data, seed=experiment.seed)
+    load_weights(model, folder)
+    return model.eval()
 
 
 def load_pretrained(

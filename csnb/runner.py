@@ -14,17 +14,17 @@ from csnb.attacks import warn_short
 from csnb.bounds import Bounds
 from csnb.certified import CERTIFIED, certified_margins, identity
 from csnb.data import Dataset, load_dataset
-from csnb.data.sources import KNOWN
 from csnb.errors import InputError
 from csnb.evaluation import Outcome, evaluate, score
 from csnb.experiment import Experiment
 from csnb.images import Images, batches
 from csnb.margins import ATTACK, choose_offset, worst_margins
 from csnb.methods import Task
-from csnb.models import Normalized, add_offset, build_model, check_answers, make_model
+from csnb.models import Normalized, add_offset, build_model, check_answers
 from csnb.paths import RESULTS, resolve
 from csnb.progress import bar, say
-from csnb.runs import Stage, inspect, is_here, load_weights, provenance, read_run, start_from
+from csnb.runs import Stage, inspect, is_here, provenance, start_from
+from csnb.runs.audits import carry
 from csnb.runs.kept import keep, margins_file
 from csnb.training import fit
 
@@ -176,6 +176,7 @@ class Run:
         weights = digests["model.safetensors"]
         for (protected, attack), margins in self._margins.items():
             keep(margins_file(stage.folder, weights, protected, attack), margins)
+        carry(self.folder, stage.folder, weights)
         self._stage = None
         return stage.publish()
 
@@ -366,28 +367,6 @@ def find_or_run(experiment: Experiment) -> Path:
             if is_here(folder) or inspect(folder, identity).state != "running":
                 raise
             time.sleep(PAUSE)  # another process is at it
-
-
-def load_model(folder: str | Path) -> Normalized:
-    """The trained network of a finished run: on the CPU, in evaluation mode. Raises InputError.
-
-    Its images need not be at hand.
-    """
-    result = read_run(folder)
-    e = Experiment.of_result(result)
-    known = result.get("image_shape") or KNOWN.get(e.dataset, {}).get("shape")
-    shape = tuple(known or load_dataset(e.dataset, e.data_root, e.image_size).image_shape)
-    units = (0.0,) * shape[0], (1.0,) * shape[0]  # until the weights are there
-    model = make_model(e.model, shape, len(result["classes"]), *units, seed=e.seed)
-    load_weights(model, folder)
-    return model.eval()
-
-
-def trained_model(folder: str | Path, experiment: Experiment, data: Dataset) -> Normalized:
-    """As `load_model`, of a run that is known, on its data set. Raises InputError."""
-    model = build_model(experiment.model, data, seed=experiment.seed)
-    load_weights(model, folder)
-    return model.eval()
 
 
 def _records(scores: pd.DataFrame) -> list[dict[str, object]]:

@@ -10,7 +10,7 @@ import csnb
 
 ROOT = Path(__file__).resolve().parents[1]
 CONDA = {"torch": "pytorch", "matplotlib": "matplotlib-base", "seaborn": "seaborn-base"}
-PIP_ONLY = {"advertorch"}  # not on conda-forge
+PIP_ONLY = {"advertorch", "pyautoattack"}  # not on conda-forge
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 

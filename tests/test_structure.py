@@ -48,7 +48,7 @@ def floor(name: str, below: tuple[str, ...] = ()) -> int:
 
 
 def test_no_import_runs_up_and_the_house_has_at_most_eight_floors() -> None:
-    floors = {name: floor(name) for name in GRAPH}
+    floors = {name: floor(name) for name in GRAPH if name != "__main__"}  # the door leads to all
     assert len(GRAPH) >= 15
     assert floors["errors"] == floors["losses"] == 1, "the graph was read"
     assert floors["attacks"] > floors["models"] > floors["spec"]
@@ -75,7 +75,7 @@ def test_lines_have_at_most_a_hundred_characters(file: Path) -> None:
 
 def test_public_names_are_few_and_there() -> None:
     names = [name for names in csnb.PUBLIC.values() for name in names]
-    assert len(names) == len(set(names)) <= 37
+    assert len(names) == len(set(names)) <= 38
     for name in csnb.__all__:
         assert getattr(csnb, name) is not None, name
     with pytest.raises(AttributeError, match="Expriment"):

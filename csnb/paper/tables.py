@@ -251,6 +251,30 @@ def gradients(comparison: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(list(rows.values()), index, columns)
 
 
+def audits(scores: pd.DataFrame) -> pd.DataFrame:
+    """What attacks of the paper left of a class, and what an audit left (see `csnb.audit`).
+
+    ``scores``: of `read_runs`. A row for each run and class that was audited: the least accuracy
+    under the attacks that keep to the ball, by ``float32`` and by ``exact`` gradients, of all test
+    images, and ``audited``, with n and Wilson interval as text, of those that the audit drew.
+    """
+    rows = scores[scores["audited"].notna()] if "audited" in scores else scores[:0]
+    rows = rows.astype({"method": str, "class": str, "attack": str})
+    rows = rows[~rows["attack"].str.startswith("CW")]
+    found = {}
+    for (method, p, _), part in rows.groupby(["method", "class", "run"], observed=True):
+        rounded = part["attack"].str.contains(FLOAT32, regex=False)
+        value, n = float(part["audited"].iloc[0]), int(part["audited_n"].iloc[0])
+        low, high = wilson(value * n, n)
+        cells = {"float32": part["value"][rounded].min(), "exact": part["value"][~rounded].min()}
+        found[method, p] = cells | {"audited": f"{value:.3f} [{low:.3f}, {high:.3f}], n = {n}"}
+    order = {name: k for k, name in enumerate(METHODS)}
+    places = sorted(found, key=lambda place: (order.get(place[0], len(order)), place))
+    index = pd.MultiIndex.from_tuples(places, names=["method", "class"]) if places else None
+    columns = ["float32", "exact", "audited"]
+    return pd.DataFrame([found[place] for place in places], index, columns)
+
+
 def oddities(dataset: str) -> pd.DataFrame:
     """Published cells of ``dataset`` that do not fit each other.
 

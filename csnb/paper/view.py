@@ -28,6 +28,11 @@ gradient that the paper's library computes, which loses the true class where the
 
 Mean accuracy over the cells that were attacked with both gradients, and the cell where they differ
 most: what float32 adds is no protection.""",
+    "audits": """## What a stronger attacker leaves
+
+Least accuracy of the class under the attacks above that keep to the ball, and what is left under
+the worst of AutoAttack's four, long PGD on margins, transfer and attacks without gradients, on the
+images that [audit](audit.ipynb) drew: claimed and audited.""",
     "differences": """## Side by side
 
 Ours, by float32 gradients as the paper's library has them, less the published accuracy; "=": the
@@ -122,6 +127,11 @@ class Table:
         if found.empty:
             return Text("*No run was attacked with both gradients.*")
         return figures.table(found, precision=3)
+
+    def audits(self) -> Shown:
+        """Claimed and audited (see `csnb.paper.tables.audits`)."""
+        found = tables.audits(self.scores)
+        return figures.table(found) if len(found) else Text("*No run of this table was audited.*")
 
     def differences(self) -> Shown:
         """The heatmap of ours less the published accuracies."""

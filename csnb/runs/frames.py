@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from csnb.errors import InputError
+from csnb.runs.audits import add_audited, audited
 from csnb.runs.folder import read_weights, run_folders
 from csnb.runs.state import KEYS, ROW, inspect
 
@@ -35,31 +36,35 @@ def read_runs(folder: str | Path, ids: Collection[str] | None = None) -> pd.Data
 
     Columns: ``run`` (the name of its folder), data set, model, method, protected class (its index;
     several: "3+5") and seed, whatever other parameters differ between the runs, ``seconds`` (the
-    run's, training and attacks), and those of `score`. What all runs share is in
+    run's, training and attacks), and those of `score`; ``audited`` beside ``value`` where there are
+    audits of these runs (see `csnb.runs.audits`). What all runs share is in
     ``frame.attrs["parameters"]``. Runs with a result that is not to be believed (stale, broken) are
     left out with a warning. Raises InputError where there is no such folder.
     """
     folders = [f for f in run_folders(folder) if ids is None or f.name in ids]
-    table, refused = _Table(), []
+    table, refused, found_audits = _Table(), [], {}
     with ThreadPoolExecutor() as pool:  # hashing releases the interpreter
         for path, found in zip(folders, pool.map(inspect, folders), strict=True):
             if found.state == "done":
                 table.add(path.name, found.result)
+                found_audits[path.name] = audited(path, found.result)
             elif found.state in ("stale", "broken"):
                 refused.append(f"{path.name} ({found.state}: {found.reason})")
     if refused:
         count = len(refused) + len(table.lengths)
         text = f"{len(refused)} of {count} results left out: {refused[0]}"
         warnings.warn(text, stacklevel=2)
-    return table.frame()
+    return add_audited(table.frame(), found_audits)
 
 
 def read_scores(folders: Iterable[str | Path]) -> pd.DataFrame:
     """As `read_runs`, of the runs in these folders; each must be done. Raises InputError."""
-    table = _Table()
+    table, found_audits = _Table(), {}
     for folder in map(Path, folders):
-        table.add(folder.name, read_run(folder))
-    return table.frame()
+        result = read_run(folder)
+        table.add(folder.name, result)
+        found_audits[folder.name] = audited(folder, result)
+    return add_audited(table.frame(), found_audits)
 
 
 def read_hits(folders: Iterable[str | Path]) -> pd.DataFrame:

@@ -1,0 +1,79 @@
+"""Audits of a run, kept in its folder: tidy rows as CSV, what each attack found as npz.
+
+They are no part of what the run is: they come from its weights, whenever somebody asks. The rows
+name the weights; those of others are left aside.
+"""
+
+import io
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from csnb.paths import read_file
+from csnb.runs.identity import NUMERICS
+
+COLUMNS = ("part", "name", "class", "value", "n", "weights", "numerics")  # that readers need
+
+
+def audit_file(folder: Path, protected: Sequence[int], key: str) -> Path:
+    """Where an audit's arrays lie; its rows beside, as .csv."""
+    return folder / f"audit-p{'+'.join(map(str, protected))}-{key}.npz"
+
+
+def read_audits(folder: Path, weights: str) -> list[pd.DataFrame]:
+    """The rows of each finished audit in a run's folder, of these weights (digest)."""
+    found = []
+    for file in sorted(folder.glob("audit-p*.csv")):
+        with suppress(OSError, ValueError, KeyError):
+            rows = pd.read_csv(io.BytesIO(read_file(file)), dtype={"class": str, "weights": str})
+            known = set(COLUMNS) <= set(rows) and len(rows)
+            if known and rows["weights"][0] == weights and rows["numerics"][0] == NUMERICS:
+                found.append(rows.assign(file=file.name))
+    return found
+
+
+def audited(folder: Path, result: Mapping[str, Any]) -> dict[str, tuple[float, int]]:
+    """Accuracy of each audited class under the worst of all attacks, and on how many images.
+
+    By the class's name. Of several audits the one of the most images; of these the lowest.
+    """
+    best: dict[str, tuple[int, float]] = {}
+    for rows in read_audits(folder, result["sha256"]["model.safetensors"]):
+        part = rows[(rows["part"] == "accuracy") & (rows["name"] == "audited")]
+        for name, n, value in part[["class", "n", "value"]].itertuples(index=False):
+            if name in result["classes"]:
+                best[name] = max(best.get(name, (0, 0.0)), (int(n), -float(value)))
+    return {name: (-value, n) for name, (n, value) in best.items()}
+
+
+def add_audited(
+    frame: pd.DataFrame, known: Mapping[str, Mapping[str, tuple[float, int]]]
+) -> pd.DataFrame:
+    """Scores with ``audited`` and ``audited_n`` after ``high``, where there is an audit.
+
+    ``known``: by run, of `audited`. They stand beside every accuracy of the class under attack.
+    """
+    if not any(known.values()):
+        return frame
+    rows = (frame["measure"] == "accuracy") & (frame["attack"] != "clean")
+    values, counts = np.full((2, len(frame)), np.nan)
+    places = zip(frame["run"].astype(str), frame["class"].astype(str), rows, strict=True)
+    for place, (run, name, fit) in enumerate(places):
+        if fit and name in known.get(run, {}):
+            values[place], counts[place] = known[run][name]
+    added = frame.assign(audited=values, audited_n=pd.array(counts).astype("Int64"))
+    added.attrs = frame.attrs
+    return added
+
+
+def carry(source: Path, target: Path, weights: str) -> None:
+    """Copies a run's audits to the folder that takes its place, if the weights are the same."""
+    for rows in read_audits(source, weights):
+        for suffix in (".csv", ".npz"):
+            with suppress(OSError):
+                shutil.copy2((source / rows["file"][0]).with_suffix(suffix), target)

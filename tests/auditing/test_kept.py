@@ -1,0 +1,91 @@
+"""Audits in runs' folders: beside the scores, carried on, left aside where they are others'."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from making import QUICK, stripes
+
+import csnb
+from csnb.auditing import audit_run, kept_audits
+from csnb.paper import tables
+from csnb.runs import read_run, read_runs
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of two runs of the stripes; the one that protects class 1 is audited."""
+    folder = tmp_path_factory.mktemp("audited")
+    data = stripes(folder / "stripes.npz", train=60)
+    given = {"dataset": data, "runs": str(folder / "runs"), "protected_class": 1} | QUICK
+    for method in ("ADV", "CSA"):
+        csnb.run(csnb.Experiment(method=method, **given))
+    (own,) = (folder / "runs").glob("*-CSA-*")
+    audit_run(own, images=20)
+    return folder / "runs"
+
+
+def run_of(runs: Path, method: str) -> Path:
+    (folder,) = runs.glob(f"*-{method}-*")
+    return folder
+
+
+def test_scores_stand_beside_what_is_audited(runs: Path) -> None:
+    (file,) = run_of(runs, "CSA").glob("audit-p1-*.csv")
+    rows = pd.read_csv(file, dtype={"class": str})
+    assert rows["text"].str.contains("ADV").sum() == 0 and "from " in " ".join(rows["name"])
+    part = rows[(rows["part"] == "accuracy") & (rows["name"] == "audited")].set_index("class")
+    frame = read_runs(runs)
+    beside = frame[frame["audited"].notna()]
+    attacks = {"FGSM", "LinfBIA(steps=2)"}
+    assert set(beside["attack"]) == attacks and set(beside["class"]) == {"middle"}
+    assert set(beside["method"]) == {"CSA"} and set(beside["audited_n"]) == {10}
+    assert set(beside["audited"]) == {part.loc["middle", "value"]}
+    assert frame.attrs["parameters"]["epochs"] == 1
+    table = tables.audits(frame)
+    least = beside["value"].astype(float).min()
+    assert table.loc[("CSA", "middle"), "exact"] == least and len(table) == 1
+    assert table["audited"].iloc[0].startswith(f"{part.loc['middle', 'value']:.3f} [")
+    kept = kept_audits(runs).iloc[0]
+    assert kept["audited"] == part.loc["middle", "value"] <= kept["claimed"]
+
+
+def test_a_run_is_done_with_its_audit_and_takes_it_along(runs: Path) -> None:
+    folder = run_of(runs, "CSA")
+    before = sorted(f.name for f in folder.glob("audit-*"))
+    assert len(before) == 2 and read_run(folder)
+    again = csnb.Run(
+        csnb.Experiment.of_result(read_run(folder)).model_copy(update={"runs": str(runs)})
+    )
+    again.train(), again.evaluate()
+    assert again.write() == folder
+    assert sorted(f.name for f in folder.glob("audit-*")) == before
+
+
+def test_an_audit_of_other_weights_is_left_aside(runs: Path) -> None:
+    (file,) = run_of(runs, "CSA").glob("audit-p1-*.csv")
+    other = run_of(runs, "ADV") / file.name
+    other.write_bytes(file.read_bytes())
+    (other.parent / "audit-p1-broken.csv").write_bytes(b"\xff,nothing")
+    frame = read_runs(runs)
+    assert frame[frame["method"] == "ADV"]["audited"].isna().all()
+    other.unlink()
+
+
+def test_scores_without_audits_have_no_such_column(runs: Path) -> None:
+    adv = csnb.runs.read_scores([run_of(runs, "ADV")])
+    assert "audited" not in adv and tables.audits(adv).empty
+
+
+def test_the_claim_is_the_strongest_attack_within_the_ball(runs: Path) -> None:
+    folder = run_of(runs, "CSA")
+    with np.load(folder / "predictions.npz") as arrays:
+        labels, attacked = arrays["labels"], arrays["attacked"]
+        mine = labels[attacked] == 1
+        hits = {
+            n: (arrays[n] == labels[attacked])[mine].mean() for n in ("FGSM", "LinfBIA(steps=2)")
+        }
+    assert hits[kept_audits(runs).iloc[0]["claim"]] == min(hits.values())
+    with pytest.raises(csnb.InputError, match=r"^claim: 'PGD' is none of the run's; allowed: FGSM"):
+        audit_run(folder, claim="PGD")
