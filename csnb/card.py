@@ -1,7 +1,6 @@
 """A model card, written from what a run says of itself, with the fields of Hugging Face."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from csnb.errors import InputError
 from csnb.evaluation import presence
 from csnb.experiment import Experiment
 from csnb.margins import ATTACK, protection
+from csnb.runs.audits import read_audits
 from csnb.runs.kept import margins_file, read_kept
 from csnb.spec import ATTACKS
 
@@ -23,7 +23,6 @@ HUB = {  # where the Hub has them
     "cifar100": "uoft-cs/cifar100",
 }
 BUDGETS = (0.01, 0.05)
-AUDITS = "audit-p*.csv"  # in the run's folder: tidy rows, one part of which is the verdict
 
 
 def model_card(
@@ -144,7 +143,7 @@ def _curve(folder: Path, result: Mapping[str, Any]) -> list[str]:
     file = margins_file(folder, weights, result["protected"], spec)
     with np.load(folder / "predictions.npz") as arrays:
         own = np.isin(arrays["labels"], result["protected"])
-    margins = read_kept(file, own.size)
+    margins = read_kept(file, own.shape)
     if margins is None:
         return ["Recall at given false alarms under attack: not measured (`csnb.read_margins`)."]
     found = protection(margins, own, budgets=BUDGETS)
@@ -159,12 +158,8 @@ def _curve(folder: Path, result: Mapping[str, Any]) -> list[str]:
 
 def _audit(folder: Path, weights: str) -> str:
     """What audits of these weights came to, one line each, if there was one."""
-    said = []
-    for file in sorted(folder.glob(AUDITS)):
-        with suppress(OSError, ValueError, LookupError):
-            rows = pd.read_csv(file, dtype=str)
-            found = rows[(rows["part"] == "verdict") & (rows["weights"] == weights)]
-            said += [f"- {text}" for text in found["text"].dropna()]
+    rows = [found[found["part"] == "verdict"] for found in read_audits(folder, weights)]
+    said = [f"- {text}" for found in rows for text in found["text"].dropna()]
     text = "Not audited: stronger attacks may find less protection than the table says."
     return "\n".join(said) or text
 

@@ -18,6 +18,7 @@ import csnb
 from csnb import Experiment, InputError, exporting, run
 from csnb.card import model_card
 from csnb.pretrained import pretrained
+from csnb.runs.identity import NUMERICS
 
 
 @pytest.fixture(scope="module")
@@ -91,11 +92,11 @@ def test_the_card_carries_an_audit_s_verdict_of_these_weights(tmp_path: Path) ->
     folder = write_run(tmp_path)
     result = csnb.read_run(folder)
     checked = {"images": 1, "of the test set": 0, "largest difference": {"onnxruntime": 0.0}}
-    head = "part,name,class,value,text,weights"
+    head = "part,name,class,value,n,text,weights,numerics"
     for weights, said in (("0" * 64, False), (result["sha256"]["model.safetensors"], True)):
-        rows = f'verdict,stands,dog,0.01,"Stands: 9 of 10, 1 less.",{weights}'
+        rows = f'verdict,stands,dog,0.01,10,"Stands: 9 of 10, 1 less.",{weights},{NUMERICS}'
         file = folder / f"audit-p1-{weights[:10]}.csv"
-        file.write_text(f"{head}\naccuracy,audited,dog,0.9,,{weights}\n{rows}\n")
+        file.write_text(f"{head}\naccuracy,audited,dog,0.9,10,,{weights},{NUMERICS}\n{rows}\n")
         _, body = card(model_card(folder, result, (1, 2, 2), checked))
         assert ("### Audit\n\n- Stands: 9 of 10, 1 less.\n" in body) is said
         assert ("Not audited" in body) is not said
