@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from csnb.attacks import ATTACKS, ThreatModel, perturb, warn_short
-from csnb.attacks.threat import BATCH, Robust, Seed
+from csnb.attacks.threat import Robust, Seed, batch_of
 from csnb.errors import InputError, shown
 from csnb.images import Images, batches, in_turn
 from csnb.models import check_answers
@@ -53,7 +53,7 @@ def predict(model: nn.Module, x: Tensor | Images, of: str = "model") -> np.ndarr
     """
     model.eval()
     predictions = []
-    for batch in in_turn(x, BATCH):
+    for batch in in_turn(x, batch_of(x)):
         logits = model(batch)
         if not logits.isfinite().all():
             raise InputError(
@@ -123,7 +123,7 @@ def _attack(
     predictions, linf, l2 = [], [], []
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        parts = index.split(BATCH)
+        parts = index.split(batch_of(x))
         for part, images in zip(parts, batches(x, parts), strict=True):
             labels = y[part]
             adversarial = perturb(model, images, labels, spec, threat, robust=robust)

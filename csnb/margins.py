@@ -17,7 +17,7 @@ from scipy.special import expit, logit
 from torch import Tensor, nn
 
 from csnb.attacks import ATTACKS, ThreatModel, perturb
-from csnb.attacks.threat import BATCH
+from csnb.attacks.threat import batch_of
 from csnb.errors import InputError, shown
 from csnb.images import Images, in_turn
 from csnb.losses import sides
@@ -58,7 +58,8 @@ def worst_margins(
     own, found = torch.as_tensor(list(protected), device=y.device), []
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        for images, labels in zip(in_turn(x, BATCH), y.split(BATCH), strict=True):
+        size = batch_of(x)
+        for images, labels in zip(in_turn(x, size), y.split(size), strict=True):
             worst = _Worst(protected, torch.isin(labels, own))
             worst.keep(model, images)
             for _ in range(restarts):

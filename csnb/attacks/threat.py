@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor
 
+from csnb.images import Images
 from csnb.losses import cross_entropy_sum, log_odds
 from csnb.spec import Count, Real, checker
 
@@ -24,7 +25,13 @@ Robust = Annotated[
 Seed = Annotated[Count, Field(ge=0, lt=2**63, description="of weights, data order and attacks")]
 Gradient = Literal["exact", "float32"]
 BATCH = 256  # images attacked at once where nothing is trained; random starts depend on it
+PIXELS = 2**22  # of a batch; large images come in smaller ones
 Loss = Callable[[Tensor, Tensor], Tensor]  # (logits (B, m), labels (B,)) -> sum over the batch
+
+
+def batch_of(x: Tensor | Images) -> int:
+    """How many of the images (N, C, H, W) are attacked at once."""
+    return max(1, min(BATCH, PIXELS // max(1, x.shape[1:].numel())))
 
 
 @dataclass(frozen=True)

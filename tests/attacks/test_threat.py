@@ -8,6 +8,7 @@ from torch import Tensor
 
 from csnb import InputError, ThreatModel
 from csnb.attacks import Loss, Target
+from csnb.attacks.threat import batch_of
 
 
 @pytest.mark.parametrize("eps", [-0.1, math.nan, math.inf])
@@ -70,3 +71,12 @@ def test_an_objective_is_climbed_instead_of_cross_entropy_whatever_its_gradient(
 def test_a_step_of_0_follows_eps_and_any_other_is_as_given() -> None:
     assert target(None).step(0, 10) == pytest.approx(2.5 * 0.3 / 10)
     assert target(None).step(0.02, 10) == 0.02
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [((1, 28, 28), 256), ((3, 64, 64), 256), ((3, 224, 224), 27), ((3, 4096, 4096), 1)],
+)
+def test_large_images_come_in_smaller_batches(shape: tuple[int, ...], size: int) -> None:
+    """2^22 numbers at most, of the images whole; of those of the paper 256, as ever."""
+    assert batch_of(torch.empty(5, *shape, device="meta")) == size
