@@ -4,6 +4,7 @@ Everywhere in csnb: row = predicted class, column = true class, as in section II
 """
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
@@ -97,7 +98,7 @@ def costs_from_table(
                 f"{hint or choices('', names)}"
             )
         table = table.set_axis(rows).set_axis(columns, axis=1).loc[list(names), list(names)]
-        table = table.apply(pd.to_numeric, errors="coerce").to_numpy(float)
+        table = table.map(_number).to_numpy(float)
     return check_costs(table, len(names))
 
 
@@ -122,19 +123,41 @@ def read_costs(file: str | Path, names: Sequence[str]) -> np.ndarray:
 
     Header and first column hold the class names; rows predicted, columns true.
     """
-    path = expand(file, "cost_matrix").absolute()  # pandas would fetch what begins with http://
+    path = expand(file, "cost_matrix")
     try:
         if path.exists() and not path.is_file():  # a pipe or a device has no end
             raise OSError("not a file")
-        table = pd.read_csv(
-            path, index_col=0, dtype=str, keep_default_na=False
-        )  # a class may be called NA or 01
-    except (OSError, ValueError) as error:
+        table = _texts(path)
+    except (OSError, ValueError, csv.Error) as error:
         raise InputError(
             f"cost_matrix: {file} is not a readable CSV ({one_line(error)}); allowed: classes by "
             "classes"
         ) from None
     return costs_from_table(table, names, f"cost_matrix: {file}", _other_separator(table, names))
+
+
+def _texts(path: Path) -> pd.DataFrame:
+    """A CSV's cells as they are: a class may be called NA or 01. Raises OSError, ValueError."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = [row for row in csv.reader(file) if row]
+    if not rows:
+        raise ValueError("no columns")
+    if len(rows) > 1 and len(rows[1]) == len(rows[0]) + 1:  # nothing stands in the corner
+        rows[0].insert(0, "")
+    for row in rows:
+        if len(row) != len(rows[0]):
+            raise ValueError(f"a line has {len(row)} cells, the first {len(rows[0])}")
+    (corner, *columns), *body = rows
+    table = pd.DataFrame([row[1:] for row in body], [row[0] for row in body], columns, dtype=object)
+    return table.rename_axis(corner or None)
+
+
+def _number(cell: object) -> float:
+    """What a cell says, to the bit; NaN where that is no number."""
+    try:
+        return math.nan if isinstance(cell, str) and "_" in cell else float(cell)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
 
 
 def _other_separator(table: pd.DataFrame, names: Sequence[str]) -> str:

@@ -172,6 +172,8 @@ class Ops:
 
     def counted(self, call: Callable[..., object], name: str) -> Callable[..., object]:
         def counting(*args: object, **kwargs: object) -> object:
+            if Path(str(args[0])).parent.name == ".locks":  # filelock's: the system lets it go
+                return call(*args, **kwargs)
             self.done += 1
             if self.done == self.stop and name == "write_bytes":  # half-way
                 path, content = args
