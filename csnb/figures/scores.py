@@ -139,9 +139,9 @@ def by_attack(frame: pd.DataFrame, *, title: str = "", ax: Axes | None = None) -
     return _finish(ax)
 
 
-def _errors(rows: pd.DataFrame, value: str) -> np.ndarray:
-    """Distances of ``low`` and ``high`` from ``value``: (2, N)."""
-    return np.abs(rows[["low", "high"]].sub(rows[value], axis=0).to_numpy(float)).T
+def _errors(rows: pd.DataFrame, value: str) -> list[list[float]]:
+    """Distances of ``low`` and ``high`` from ``value``: 2 x N; of an array matplotlib may warn."""
+    return np.abs(rows[["low", "high"]].sub(rows[value], axis=0).to_numpy(float)).T.tolist()
 
 
 def _finish(ax: Axes) -> Axes:

@@ -1,5 +1,6 @@
 """What is drawn of trainings is what the frames hold."""
 
+import numpy as np
 import pandas as pd
 
 from csnb import figures
@@ -75,7 +76,8 @@ def test_training_draws_loss_and_accuracy_and_shades_adversarial_epochs() -> Non
     left, right = ax.figure.axes
     assert left.lines[0].get_ydata().tolist() == [3, 2, 1]
     assert right.lines[0].get_ydata().tolist() == [0.1, 0.2, 0.3]
-    assert [patch.get_x() for patch in left.patches] == [1.5, 2.5]
+    corners = [np.atleast_2d(patch.get_xy())[0].tolist() for patch in left.patches]
+    assert [x for x, _ in corners] == [1.5, 2.5]
     (legend,) = ax.figure.legends
     names = [text.get_text() for text in legend.get_texts()]
     assert names == ["loss", "accuracy", "adversarial examples"]
