@@ -116,6 +116,11 @@ def in_turn(x: Tensor | Images, size: int) -> Iterator[Tensor]:
     )
 
 
+def at_once(x: Tensor | Images) -> Tensor:
+    """All images, in memory."""
+    return x if isinstance(x, Tensor) else next(x.read([torch.arange(len(x))]))
+
+
 def decode(file: Path, shape: tuple[int, int, int]) -> np.ndarray:
     """A picture as pixels ``shape`` (C, H, W): uint8, or of 16 bits float32 in [0, 1].
 

@@ -190,7 +190,9 @@ def test_each_option_of_each_model_changes_its_first_weights() -> None:
     options = {(name, option) for name, e in MODELS.items() for option in e.options if not e.file}
     assert set(others) == options
     for (name, option), value in others.items():
-        assert {"key", "first"} <= changed(measured(model=f"{name}({option}={value})"))
+        usual, other = (made(model=spec) for spec in (name, f"{name}({option}={value})"))
+        assert usual.identity.key != other.identity.key
+        assert bits(parameters_of(usual.model)) != bits(parameters_of(other.model))
 
 
 def test_the_monitor_is_seen_in_the_history_alone() -> None:

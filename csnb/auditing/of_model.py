@@ -17,6 +17,7 @@ from csnb.data import Dataset
 from csnb.data.dataset import class_indices
 from csnb.errors import InputError, choices, shown
 from csnb.evaluation import evaluate, predict
+from csnb.images import at_once
 from csnb.models import Normalized, check_answers
 from csnb.paths import write_atomically
 from csnb.progress import bar
@@ -61,7 +62,7 @@ def audit(
     own = _protected(protected, classes or tuple(map(str, range(m))), m)
     chosen = sample(y, own, _budget(budget, images), seed)
     device = next((p.device for p in network.parameters()), x.device)
-    x, y = x[chosen].to(device), y[chosen].to(device)
+    x, y = at_once(x[chosen]).to(device), y[chosen].to(device)
     totals = Counts.of(np.isin(_labels(data), own))
     others = {name: _beside(other, network, threat) for name, other in (transfer or {}).items()}
     content = [spec.identity, budget, images, seed, repr(threat), _digest(x, y)]

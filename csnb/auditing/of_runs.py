@@ -16,6 +16,7 @@ from csnb.data import load_dataset
 from csnb.data.dataset import class_indices
 from csnb.errors import InputError, choices
 from csnb.experiment import Experiment
+from csnb.images import at_once
 from csnb.models import Normalized
 from csnb.pretrained import trained_model
 from csnb.runs import inspect, read_run, run_folders
@@ -58,7 +59,7 @@ def audit_run(
     digests = [read_run(source)["sha256"]["model.safetensors"] for source in sources]
     content = [weights, budget, images, seed, spec.identity, digests]
     store = Store(audit_file(folder, own, key(content)), len(chosen))
-    x, y = data.x_test[chosen], data.y_test[chosen]
+    x, y = at_once(data.x_test[chosen]), data.y_test[chosen]
     model = trained_model(folder, e, data)
     known = (right | ~spoken)[chosen], spoken[chosen]
     case = Case(model, x, y, e.threat(), own, spec, seed, *known)

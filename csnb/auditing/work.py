@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from csnb.attacks import ATTACKS, ThreatModel, perturb
-from csnb.attacks.threat import BATCH
+from csnb.attacks.threat import batch_of
 from csnb.auditing.autoattack import AUDITED
 from csnb.auditing.blind import miss
 from csnb.auditing.plan import Attack, Budget
@@ -166,7 +166,7 @@ def _one(
     arrays[asked, 0] = 1
     place = torch.from_numpy(asked.nonzero()[0])
     source = others.get(attack.name.removeprefix("from ")) if attack.sort == "transfer" else None
-    for part in place.split(BATCH):
+    for part in place.split(batch_of(case.x)):
         x, y = (t[part.to(t.device)] for t in (case.x, case.y))
         try:
             images = adversarial(case, attack, x, y, source)
@@ -227,7 +227,8 @@ def slope_of(model: nn.Module, x: Tensor, labels: Tensor, *, exact: bool = True)
 
 def is_smooth(model: nn.Module, x: Tensor, labels: Tensor) -> bool:
     """Whether gradients at these images are finite: else no attack that follows them moves."""
-    parts = zip(x.split(BATCH), labels.split(BATCH), strict=True)
+    size = batch_of(x)
+    parts = zip(x.split(size), labels.split(size), strict=True)
     return all(bool(slope_of(model, *part).isfinite().all()) for part in parts)
 
 
@@ -235,7 +236,7 @@ def is_smooth(model: nn.Module, x: Tensor, labels: Tensor) -> bool:
 def answers_and_margins(case: Case, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """What the network takes images for, and the class's margins. Raises InputError."""
     answers, margins = [], []
-    for part in images.split(BATCH):
+    for part in images.split(batch_of(images)):
         logits = case.model(part)
         if not logits.isfinite().all():
             raise InputError("model: gives logits that are not finite; allowed: finite ones")
