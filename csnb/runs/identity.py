@@ -117,7 +117,7 @@ def changed_inputs(identity: Identity) -> list[str]:
     """
     now: dict[str, Any] = {}
     for kind, file in identity.files.items():
-        if kind == "dataset" and not file.endswith(".npz"):  # found by name
+        if kind == "dataset" and not Path(file).is_absolute():  # found by name
             file = str(data_folder() / f"{file}.npz")
         if not _within_reach(Path(file)):
             continue
