@@ -32,8 +32,8 @@ PUBLIC = {  # by module, imported when first asked for: csnb --help needs no tor
 }
 MODULES = (
     "attacks", "auditing", "batch", "bounds", "certified", "costs", "curves", "data", "evaluation",
-    "figures", "images", "losses", "margins", "methods", "models", "paper", "runs", "statistics",
-    "training",
+    "figures", "images", "losses", "margins", "methods", "models", "paper", "pretrained", "runs",
+    "statistics", "training",
 )  # fmt: skip
 _HOME = {name: module for module, names in PUBLIC.items() for name in names}
 

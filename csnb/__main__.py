@@ -122,21 +122,21 @@ def show(options: argparse.Namespace) -> None:
 
 def _show_trained() -> None:
     """Print the networks that are trained already, and where there are more untrained ones."""
-    from csnb.pretrained import pretrained
+    import csnb
     from csnb.progress import say
 
     say("  any classifier of torchvision, such as mobilenet_v3_small; torchvision.resnet18")
-    say('  a class or function of your own file: "mine.py:Net(width=32)"')
+    say('  a class of your own file: "mine.py:Net(width=32)"')
     say("trained, by csnb.load_pretrained(...):")
-    for row in pretrained().itertuples():
+    for row in csnb.pretrained.pretrained().itertuples():
         say(f"  {row.Index}\n      {row.scores} ({row.run})")
 
 
 def export(options: argparse.Namespace) -> None:
     """Write a finished run's network as torch.export and ONNX, with a model card."""
-    from csnb.exporting import export
+    import csnb
 
-    export(options.run, options.folder)
+    csnb.export(options.run, options.folder)
 
 
 @contextmanager
