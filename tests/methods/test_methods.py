@@ -148,5 +148,5 @@ def test_what_a_method_cannot_be_is_refused(spec: str, says: str) -> None:
 
 
 def test_a_method_knows_the_classes_to_protect_and_nothing_of_training() -> None:
-    assert set(Task.__dataclass_fields__) == {"model", "costs", "protected"}
+    assert set(Task.__dataclass_fields__) == {"model", "costs", "protected", "threat"}
     assert set(inspect.signature(on_examples).parameters) == {"loss"}
