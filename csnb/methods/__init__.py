@@ -4,4 +4,4 @@ from csnb.methods import paper, protecting, provable  # they register themselves
 from csnb.methods.method import Batch, Method, Task, on_examples
 from csnb.spec import METHODS
 
-__all__ = ["METHODS", "Batch", "Method", "Task", "provable", "on_examples", "paper", "protecting"]
+__all__ = ["METHODS", "Batch", "Method", "Task", "on_examples", "paper", "protecting", "provable"]
