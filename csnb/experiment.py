@@ -265,12 +265,16 @@ class Experiment(BaseModel):
         return self.cost_matrix.lstrip()[:1] in ("[", "{")
 
     def identity(
-        self, data: Dataset | None = None, specs: Mapping[str, list[Spec]] | None = None
+        self,
+        data: Dataset | None = None,
+        specs: Mapping[str, list[Spec]] | None = None,
+        *,
+        named: bool = True,
     ) -> Identity:
         """What this run is by content.
 
-        ``data``, ``specs``: its data set and its `specs`, where they are loaded already. Raises
-        InputError.
+        ``data``, ``specs``: its data set and its `specs`, where they are loaded already. ``named``:
+        as of `specs`. Raises InputError.
 
         Inputs that are files are read; a data set of csnb's that is not at hand is taken for what
         it is known to be.
@@ -285,7 +289,7 @@ class Experiment(BaseModel):
         digests["costs"] = costs_digest(costs)
         if self.init_from:
             digests["init_from"] = weights_digest(resolve(self.init_from, "init_from"))
-        files = self._files(specs)
+        files = self._files(specs, named)
         for spec in chain.from_iterable(specs.values()):
             if spec.entry.file:
                 name = Path(spec.entry.file).name
@@ -331,15 +335,15 @@ class Experiment(BaseModel):
         """The file or folder that the data set is, if it is one. Raises InputError."""
         return data_path(self.dataset, self.data_root)
 
-    def _files(self, specs: Mapping[str, list[Spec]]) -> dict[str, str]:
+    def _files(self, specs: Mapping[str, list[Spec]], named: bool) -> dict[str, str]:
         """The inputs that are files, by parameter: where they lie.
 
         A data set that is found by its name is found by that anywhere.
         """
-        files = {}
-        if self._data_path and not specs["dataset"]:
-            by_path = self.data_root or self.dataset.endswith(".npz") or self._data_path.is_dir()
-            files["dataset"] = str(self._data_path) if by_path else self.dataset
+        files, own = {}, self._data_path if named and not specs["dataset"] else None
+        if own:
+            by_path = self.data_root or self.dataset.endswith(".npz") or own.is_dir()
+            files["dataset"] = str(own) if by_path else self.dataset
         if self.cost_matrix and not self._costs_at_hand:
             files["cost_matrix"] = str(expand(self.cost_matrix, "cost_matrix").absolute())
         if self.init_from:

@@ -51,13 +51,14 @@ class Run:
         torch.backends.cuda.matmul.allow_tf32 = experiment.tf32
         torch.backends.cudnn.allow_tf32 = experiment.tf32
         self.device = _device(experiment.device)
-        named = experiment.dataset, experiment.data_root, experiment.image_size
-        self.data = data or load_dataset(*named)
+        place = experiment.dataset, experiment.data_root, experiment.image_size
+        self.data = data or load_dataset(*place)
         # files of one's own may change while this runs
-        self.specs = experiment.specs(named=data is None)
+        named = data is None
+        self.specs = experiment.specs(named=named)
         used = ("attacks", "adversary", "monitor")
         warn_short([spec for name in used for spec in self.specs[name]], experiment.threat())
-        self.identity = experiment.identity(self.data, self.specs)
+        self.identity = experiment.identity(self.data, self.specs, named=named)
         self.costs = np.array(self.identity.costs)
         self.protected = self.identity.protected
         self._begun = False

@@ -55,6 +55,7 @@ def test_both_files_answer_as_the_run_for_any_number_of_images(done: Path, expor
     assert said["id2label"] == {"0": "bottom", "1": "middle", "2": "top"}
 
 
+@pytest.mark.slow
 def test_the_program_needs_no_csnb(exported: Path) -> None:
     code = (
         "import sys, torch; m = torch.export.load('model.pt2').module();"

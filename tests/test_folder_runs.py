@@ -99,6 +99,8 @@ def test_images_from_python_make_a_run(root: Path) -> None:
     mine = csnb.Dataset.from_arrays("mine", arrays, data.classes)
     done = run(made(root), mine)
     assert done.folder.name.startswith("mine-CSA-p2")
+    (root / "mine").mkdir()  # is no input of it
+    assert csnb.runs.inspect(done.folder).state == "done" and not done.identity.files.get("dataset")
     assert torch.equal(csnb.load_model(done.folder)(mine.x_test), done.model.eval()(mine.x_test))
 
 

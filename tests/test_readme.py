@@ -34,6 +34,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_your_own_images(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code, given = part("Your own images")
     assert given == {"dataset": "photos", "image_size": "64", "protected_class": "cat"}

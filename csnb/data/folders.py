@@ -125,7 +125,7 @@ def _find(folder: Path) -> dict[str, dict[str, list[Path]]]:
         return {"": _classes(folder, inside)}
     if sorted(inside) != sorted(SPLITS):
         raise InputError(
-            f"{folder}: holds folders {', '.join(inside)[:80]}; "
+            f"dataset: {folder} holds folders {', '.join(inside)[:80]}; "
             "allowed: train and test alone, or a folder for each class"
         )
     splits = {"train": _classes(folder / "train", _folders(folder / "train"))}
@@ -159,8 +159,8 @@ def _classes(folder: Path, names: Sequence[str], least: int = 2) -> dict[str, li
     """The pictures of each class in ``folder``, of so many at least. Raises InputError."""
     if not least <= len(names) <= MOST_CLASSES:
         raise InputError(
-            f"{folder}: holds {len(names)} folders; allowed: a folder of pictures for each class, "
-            f"2 to {MOST_CLASSES}"
+            f"dataset: {folder} holds {len(names)} folders; allowed: a folder of pictures for each "
+            f"class, 2 to {MOST_CLASSES}"
         )
     left: list[Path] = [p for p in folder.iterdir() if p.is_file() and not _litter(p.name)]
     found = {name: _pictures(folder / name, left) for name in names}
