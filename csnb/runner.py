@@ -24,7 +24,8 @@ from csnb.models import Normalized, add_offset, build_model, check_answers
 from csnb.paths import RESULTS, resolve
 from csnb.progress import bar, say
 from csnb.runs import Stage, inspect, is_here, provenance, start_from
-from csnb.runs.audits import carry
+from csnb.runs.audits import add_audited, audited, carry
+from csnb.runs.folder import read_result
 from csnb.runs.kept import keep, margins_file
 from csnb.training import fit
 
@@ -77,6 +78,7 @@ class Run:
         self.history: pd.DataFrame | None = None
         self.outcome: Outcome | None = None
         self._stage: Stage | None = None
+        self._written: Path | None = None
 
     def __repr__(self) -> str:
         e, data = self.experiment, self.data
@@ -179,7 +181,19 @@ class Run:
             keep(margins_file(stage.folder, weights, protected, attack), margins)
         carry(self.folder, stage.folder, weights)
         self._stage = None
-        return stage.publish()
+        self._written = stage.publish()  # aside, where a sweep puts it in its place
+        return self._written
+
+    def audited(self) -> pd.DataFrame:
+        """The scores, and beside them what an audit left, where the written folder holds one.
+
+        Columns ``audited`` and ``audited_n`` then (see `csnb.runs.audits`). Raises InputError.
+        """
+        if self._written is None:
+            raise InputError("run: not written; allowed: write() before audited()")
+        known = audited(self._written, read_result(self._written))
+        rows = self.scores.assign(run=self.identity.run_id)
+        return add_audited(rows, {self.identity.run_id: known}).drop(columns="run")
 
     def _fit(self, stage: Stage) -> pd.DataFrame:
         e = self.experiment

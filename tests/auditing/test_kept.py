@@ -60,6 +60,7 @@ def test_a_run_is_done_with_its_audit_and_takes_it_along(runs: Path) -> None:
     )
     again.train(), again.evaluate()
     assert again.write() == folder
+    assert set(again.audited()["audited"].dropna()) == {kept_audits(runs)["audited"].iloc[0]}
     assert sorted(f.name for f in folder.glob("audit-*")) == before
 
 
