@@ -12,7 +12,11 @@ from csnb import METHODS, InputError, Recipe, ThreatModel
 from csnb.bounds import Bounds
 from csnb.certified import certified_pairs, certified_score
 from csnb.methods import Batch, Task
-from csnb.methods.provable import dear, log_cost
+<<<<<<<< HEAD:tests/methods/test_proving.py
+from csnb.methods.proving import dear, log_cost
+========
+from csnb.methods.proving import dear, log_cost
+>>>>>>>> bounds:tests/methods/test_proving.py
 from csnb.models import Normalized, small_cnn
 
 THREAT = ThreatModel(0.2, space="pixel")
