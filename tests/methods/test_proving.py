@@ -12,11 +12,7 @@ from csnb import METHODS, InputError, Recipe, ThreatModel
 from csnb.bounds import Bounds
 from csnb.certified import certified_pairs, certified_score
 from csnb.methods import Batch, Task
-<<<<<<<< HEAD:tests/methods/test_proving.py
 from csnb.methods.proving import dear, log_cost
-========
-from csnb.methods.proving import dear, log_cost
->>>>>>>> bounds:tests/methods/test_proving.py
 from csnb.models import Normalized, small_cnn
 
 THREAT = ThreatModel(0.2, space="pixel")
