@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
 KINDS = ("attacks", "methods", "models", "datasets")
-DEMO = ("quickstart", "protect_best")
+DEMO = ("quickstart", "protect_best", "certified_protection")
 
 
 def demo(options: argparse.Namespace) -> None:
-    """Execute two notebooks into a folder, HTML pages beside them; print what they found.
+    """Execute three notebooks into a folder, HTML pages beside them; print what they found.
 
-    quickstart.ipynb is the paper's idea, protect_best.ipynb what of it protects a class.
+    The paper's idea, what of it protects a class, and what no attack can undo.
     """
     from csnb.locks import scratch
     from csnb.paths import NOTEBOOKS, expand

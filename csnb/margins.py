@@ -24,7 +24,7 @@ from csnb.losses import sides
 from csnb.spec import Spec
 from csnb.statistics import half_width, wilson
 
-ATTACK = "PGD(steps=40, step_size=0, restarts=2)"
+ATTACK = "PGD(steps=40, step_size=0, restarts=2, schedule=cosine)"
 BUDGETS = (0.005, 0.01, 0.02, 0.05, 0.1)  # shares of other classes' images
 DRAWS, CHUNK = 400, 50  # of a bootstrap, for its variance; so many in memory at once
 EDGE = 1e-12  # of a share that is a sum

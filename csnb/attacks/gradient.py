@@ -9,7 +9,7 @@ to 0, and a norm's floor of 1e-6 makes steps in L2, and MIA's memory, shorter th
 
 import math
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -22,6 +22,10 @@ from csnb.spec import Count, Real, attack
 Steps = Annotated[Count, Field(ge=1, le=1_000_000, description="gradient steps")]
 StepSize = Annotated[
     Real, Field(ge=0, description="of each, in units of space; 0: 2.5 eps / steps")
+]
+Schedule = Annotated[
+    Literal["constant", "cosine"],
+    Field(description="of the steps' size: constant, or falling to 0 from it (0: from eps)"),
 ]
 Restarts = Annotated[Count, Field(ge=1, le=100_000, description="random starts")]
 Kind = Annotated[
@@ -46,13 +50,15 @@ def pgd(
     steps: Steps = 40,
     step_size: StepSize = 0.01,
     restarts: Restarts = 1,
+    schedule: Schedule = "constant",
     gradient: Kind = "exact",
 ) -> Tensor:
     """Projected gradient ascent from a random point.
 
     Each restart attacks what the model still recognises.
     """
-    walk = _Walk(target, gradient, target.order, steps, step_size)
+    falling = schedule == "cosine"
+    walk = _Walk(target, gradient, target.order, steps, step_size, falling=falling)
     found = walk(x, y, _boxed(target, x, random_start(x, target.eps, target.order)))
     for _ in range(restarts - 1):
         # a start for all: no image's depends on others
@@ -120,6 +126,7 @@ class _Walk:
     steps: int
     step_size: float | Tensor
     decay: float | None = None
+    falling: bool = False
 
     def __call__(self, x: Tensor, y: Tensor, start: Tensor) -> Tensor:
         """The last iterate; with ``target.stop``, each image's first that fools the model.
@@ -149,13 +156,20 @@ class _Walk:
             nothing = nothing + (slope * 0).sum()
             if self.decay is not None:
                 slope = momentum = momentum.mul_(self.decay).add_(self._unit(slope, 1))
-            delta = self._move(x, delta, slope)
+            delta = self._move(x, delta, slope, step)
         found[at] = torch.where(standing.view(-1, 1, 1, 1), x + delta, found[at])
         return found.add_(nothing)
 
-    def _move(self, x: Tensor, delta: Tensor, slope: Tensor) -> Tensor:
+    def _size(self, step: int) -> float | Tensor:
+        """Of a step, counted from 0."""
+        if not self.falling:
+            return self.target.step(self.step_size, self.steps)
+        share = (1 + math.cos(math.pi * step / self.steps)) / 2
+        return (self.step_size or self.target.eps) * share
+
+    def _move(self, x: Tensor, delta: Tensor, slope: Tensor, step: int) -> Tensor:
         """One step uphill, back into the ball and the box."""
-        eps, step_size = self.target.eps, self.target.step(self.step_size, self.steps)
+        eps, step_size = self.target.eps, self._size(step)
         if self.order == math.inf:
             delta = slope.sign().mul_(step_size).add_(delta).clamp_(-eps, eps)
             return _boxed(self.target, x, delta)

@@ -101,7 +101,8 @@ def warn_short(specs: Iterable[Spec], threat: ThreatModel) -> None:
         steps, size = (spec.options.get(name) for name in ("steps", "step_size"))
         if spec.entry.file or spec.name in NO_BALL or not (steps and size):
             continue
-        if steps * size < threat.eps * (1 - 1e-9):
+        halves = 2 if spec.options.get("schedule") == "cosine" else 1  # of its mean step
+        if steps * size < halves * threat.eps * (1 - 1e-9):
             warnings.warn(
                 f"{spec}: {steps} steps of {size:g} cannot reach eps {threat.eps:g}; "
                 "step_size=0 follows eps",

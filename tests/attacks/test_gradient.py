@@ -51,6 +51,23 @@ def test_eps_is_in_units_after_normalisation_in_normalized_space() -> None:
     )  # 0.2 normalised units are 0.2 * 0.5 of a pixel
 
 
+@pytest.mark.parametrize(
+    ("spec", "reached"),
+    [  # 1 + .75 + .25 of the first step
+        ("PGD(steps=3, step_size=0.01, schedule=cosine)", 0.02),
+        ("PGD(steps=3, step_size=0, schedule=cosine)", 0.4),  # of eps
+        ("PGD(steps=4, step_size=0.01)", 0.04),
+    ],
+)
+def test_steps_fall_to_0_by_a_cosine(spec: str, reached: float) -> None:
+    model, threat = linear(WEIGHTS, torch.zeros(2)), ThreatModel(0.2, space="pixel")
+    x = torch.full((1, 1, 2, 2), 0.5)
+    found = perturb(model, x, torch.tensor([0]), spec, threat, seed=5)
+    torch.manual_seed(5)
+    expected = (random_start(x, 0.2, math.inf) + reached * UPHILL).clamp(-0.2, 0.2)
+    torch.testing.assert_close(found - x, expected)
+
+
 @pytest.fixture
 def standing() -> tuple[Normalized, Tensor, Tensor]:
     """A network whose answers depend on the image, and images that it gets right."""

@@ -228,7 +228,7 @@ def test_unknown_attack_and_option_are_refused() -> None:
         perturb(model, x, y, "DeepFool", ThreatModel(0.3))
     with pytest.raises(
         InputError,
-        match=r"^stepz: no such option of attack PGD .*restarts, gradient; did you mean",
+        match=r"^stepz: no such option of attack PGD .*restarts, schedule, gradient; did",
     ):
         perturb(model, x, y, "PGD(stepz=3)", ThreatModel(0.3))
 
@@ -242,7 +242,7 @@ def sensitive(model: Normalized) -> Normalized:
 
 OTHERS = {  # of each option another value than in BASE
     "FGSM": {},
-    "PGD": {"steps": 4, "step_size": 0.02, "restarts": 3},
+    "PGD": {"steps": 4, "step_size": 0.02, "restarts": 3, "schedule": "cosine"},
     "CW": {"steps": 9, "searches": 1, "step_size": 0.02, "initial_const": 0.5, "confidence": 2},
     "MIA": {"steps": 4, "step_size": 0.02, "decay": 0.2},
     "L2BIA": {"steps": 4, "step_size": 0.07},

@@ -34,6 +34,7 @@ def warned(spec: str, threat: ThreatModel) -> list[str]:
         ("PGD(steps=7, step_size=0.1)", 0.7000000000000001, "l2"),
         ("PGD(steps=1, step_size=0)", 100, "l2"),  # follows eps
         ("FGSM, CW(steps=1, step_size=1e-9)", 100, "l2"),  # no steps, no ball
+        ("PGD(steps=40, step_size=0.02, schedule=cosine)", 0.4, "linf"),  # half of 40 x 0.02
     ],
 )
 def test_what_reaches_the_radius_or_knows_none_is_not_warned_of(
@@ -47,6 +48,11 @@ def test_steps_that_stay_within_the_ball_are_warned_of_in_one_line(name: str) ->
     spec = f"{name}(steps=4, step_size=0.02)"
     line = f"{spec}: 4 steps of 0.02 cannot reach eps 3; step_size=0 follows eps"
     assert warned(f"FGSM, {spec}", ThreatModel(3, "l2")) == [line]
+
+
+def test_falling_steps_reach_half_as_far() -> None:
+    (line,) = warned("PGD(steps=40, step_size=0.01, schedule=cosine)", ThreatModel(0.3))
+    assert line.endswith("40 steps of 0.01 cannot reach eps 0.3; step_size=0 follows eps")
 
 
 def test_the_default_steps_are_too_short_for_a_radius_of_3() -> None:
