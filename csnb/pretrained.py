@@ -1,6 +1,6 @@
 """Trained networks: of any finished run, and of those committed with csnb, by what they are."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,47 +40,57 @@ def trained_model(folder: str | Path, experiment: Experiment, data: Dataset) -> 
 
 
 def load_pretrained(
-    dataset: str, method: str, *, protected_class: int | str | None = None
+    dataset: str, method: str, *, protected_class: int | str | None = None, **given: Any
 ) -> Normalized:
     """A network that was trained for csnb's tables: on the CPU, in evaluation mode.
 
     ``dataset`` and ``method``: as of `Experiment`, such as "mnist" and "CSA". ``protected_class``:
-    index or name; not needed where one network is all that there is. `pretrained` lists them; no
-    image is needed. Raises InputError.
+    index or name; ``given``: its other parameters, such as seed; none is needed where one network
+    is all that there is. `pretrained` lists them; no image is needed. Raises InputError.
     """
-    label = METHODS.parse(method).label
-    every = list(_runs())
+    label, every = METHODS.parse(method).label, list(_runs())
+    asked = given | {"dataset": dataset, "method": label}
     found = [
         (folder, result) for folder, result in every
-        if result["parameters"]["dataset"] == dataset and result["parameters"]["method"] == label
+        if all(result["parameters"].get(name) == value for name, value in asked.items())
     ]  # fmt: skip
     if found and protected_class is not None:
         classes = class_indices(protected_class, found[0][1]["classes"], dataset)
         found = [(f, result) for f, result in found if tuple(result["protected"]) == classes]
     weights = {result["sha256"]["model.safetensors"]: folder for folder, result in found}
     if len(weights) != 1:
-        calls = dict.fromkeys(_call(result) for _, result in every)
-        asked = f"{dataset!r}, {method!r}, protected_class={protected_class!r}"
+        call = f"{dataset!r}, {label!r}, protected_class={protected_class!r}"
+        call += "".join(f", {name}={value!r}" for name, value in given.items())
         raise InputError(
-            f"load_pretrained: {len(weights)} networks for {asked}; "
-            f"{choices(asked.replace(repr(method), repr(label)), calls)}"
+            f"load_pretrained: {len(weights)} networks for {call}; {choices(call, _calls(every))}"
         )
     return load_model(next(iter(weights.values())))
 
 
 def pretrained() -> pd.DataFrame:
     """The networks that `load_pretrained` knows: a row each, by call; what they came to."""
-    rows = {_call(result): (folder.name, inspect(folder).summary) for folder, result in _runs()}
+    rows = {call: (f.name, inspect(f).summary) for call, f in _calls(list(_runs())).items()}
     frame = pd.DataFrame.from_dict(rows, orient="index", columns=["run", "scores"])
     return frame.rename_axis("load_pretrained")
 
 
-def _call(result: dict[str, Any]) -> str:
-    """The arguments that mean a run."""
-    given = result["parameters"]
-    classes = ", ".join(map(str, result["protected"]))
-    classes = classes if len(result["protected"]) == 1 else repr(classes)
-    return f"{given['dataset']!r}, {given['method']!r}, protected_class={classes}"
+def _calls(runs: Sequence[tuple[Path, dict[str, Any]]]) -> dict[str, Path]:
+    """The arguments that mean each run: with the parameters in which it differs from its like."""
+    alike: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
+    for folder, result in runs:
+        asked = result["parameters"]
+        classes = ", ".join(map(str, result["protected"]))
+        classes = classes if len(result["protected"]) == 1 else repr(classes)
+        call = f"{asked['dataset']!r}, {asked['method']!r}, protected_class={classes}"
+        alike.setdefault(call, []).append((folder, asked | {"": result["sha256"]}))
+    found = {}
+    for call, group in alike.items():
+        weights = {asked.pop("")["model.safetensors"] for _, asked in group}
+        names = [n for n in group[0][1] if len({repr(asked.get(n)) for _, asked in group}) > 1]
+        for folder, asked in group:
+            more = [f", {n}={asked[n]!r}" for n in names if n != "protected_class"]
+            found[call + "".join(more if len(weights) > 1 else [])] = folder
+    return found
 
 
 def _runs() -> Iterator[tuple[Path, dict[str, Any]]]:

@@ -143,6 +143,10 @@ def test_each_line_of_the_list_is_a_call_that_works() -> None:
     for call in calls.index:
         network = eval(f"csnb.load_pretrained({call})", {"csnb": csnb})
         assert not network.training
+    seeds = [csnb.load_pretrained("digits", "REST", protected_class=8, seed=n) for n in (0, 1)]
+    assert not torch.equal(*(next(network.parameters()) for network in seeds))
+    with pytest.raises(InputError, match=r"3 networks for 'digits', 'REST', protected_class=8; al"):
+        csnb.load_pretrained("digits", "REST", protected_class=8)
 
 
 # --- torchvision's
