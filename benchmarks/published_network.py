@@ -2,7 +2,7 @@
 
     python benchmarks/published_network.py [IMAGES]
 
-advertorch 0.2.3 ships LeNet5Madry, trained adversarially on MNIST at linf 0.3 in pixels, and its
+advertorch 0.2.3 ships a LeNet5, trained adversarially on MNIST at linf 0.3 in pixels, and its
 benchmarks' success rates on the test set: 40 steps of PGD 6.8 %, APGD on cross-entropy 9.02 %,
 APGD on targeted DLR 7.96 %, Square 10.71 %, of 98.64 % clean.
 """
@@ -21,11 +21,12 @@ PUBLISHED = {"PGD": 0.932, "APGD-CE": 0.9098, "APGD-T": 0.9204, "Square": 0.8929
 
 def main(images: int) -> None:
     import advertorch_examples
-    from advertorch_examples.models import LeNet5Madry
+    from advertorch.test_utils import LeNet5
 
     folder = Path(advertorch_examples.__file__).parent / "trained_models"
-    network = LeNet5Madry()
-    weights = torch.load(folder / "mnist_lenet5_advtrained.pt", weights_only=True)
+    network = LeNet5()
+    file = folder / "mnist_lenet5_advtrained.pt"
+    weights = torch.load(file, map_location="cpu", weights_only=True)
     network.load_state_dict(weights)
     threat = csnb.ThreatModel(0.3, space="pixel", bounded=True)
     claim = "LinfBIA(steps=40, step_size=0.01, gradient=float32)"
