@@ -13,15 +13,15 @@ import pandas as pd
 from torch import Tensor
 
 from csnb.certified import CERTIFIED, certified_margins, certified_pairs, identity
-from csnb.data import load_dataset
 from csnb.errors import InputError
 from csnb.evaluation import presence
 from csnb.experiment import Experiment
 from csnb.margins import ATTACK, Reached, protection, worst_margins
 from csnb.models import Normalized
-from csnb.pretrained import trained_model
+from csnb.pretrained import load_model, run_data
 from csnb.runner import Run, find_or_run
 from csnb.runs import inspect, read_run
+from csnb.runs.frames import read_answers
 from csnb.runs.kept import keep, margins_file, pairs_file, read_kept
 from csnb.spec import METHODS
 from csnb.statistics import half_width
@@ -94,11 +94,8 @@ def _again(
     folder: Path, result: Mapping[str, Any]
 ) -> tuple[Experiment, Normalized, Tensor, Tensor]:
     """A finished run's experiment, network, test images and labels."""
-    e = Experiment.of_result(result)
-    data = load_dataset(e.dataset, e.data_root, e.image_size)
-    if data.digests()["test"] != result["digests"]["test"]:
-        raise InputError(f"dataset: {e.dataset} has changed since the run; allowed: the run's own")
-    return e, trained_model(folder, e, data), data.x_test, data.y_test
+    data = run_data(result)
+    return Experiment.of_result(result), load_model(folder), data.x_test, data.y_test
 
 
 def verdict(
@@ -269,16 +266,14 @@ class _Trained:
     def __init__(self, folder: str | Path, protected: Sequence[int], attack: str) -> None:
         self.margins, self.own = read_margins(folder, protected=protected, attack=attack)
         self.protected, result = list(protected), read_run(folder)
-        with np.load(Path(folder, "predictions.npz")) as arrays:
-            self.labels, attacked, self.clean = (arrays[n] for n in ("labels", "attacked", "clean"))
-            names = [n for n in arrays.files if n not in ("labels", "attacked", "clean")]
-            if not names or len(attacked) < len(self.labels):
-                raise InputError(
-                    f"{Path(folder).name}: {len(attacked)} of {len(self.labels)} test images "
-                    "attacked; allowed: runs of attack_images all"
-                )
-            hits = [arrays[n] == self.labels[attacked] for n in names]
-        self.robust = min(hits, key=self.average)
+        answers = read_answers(Path(folder))
+        self.labels, self.clean = answers.labels, answers.clean
+        if not answers.hits or len(answers.attacked) < len(self.labels):
+            raise InputError(
+                f"{Path(folder).name}: {len(answers.attacked)} of {len(self.labels)} test images "
+                "attacked; allowed: runs of attack_images all"
+            )
+        self.robust = min(answers.hits.values(), key=self.average)
         self.seconds = float(result["seconds"]["train"])
 
     @property

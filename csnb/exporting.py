@@ -14,12 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from csnb.card import model_card
-from csnb.data import load_dataset
 from csnb.errors import InputError, one_line
-from csnb.experiment import Experiment
 from csnb.images import batches
 from csnb.paths import expand
-from csnb.pretrained import load_model
+from csnb.pretrained import image_shape, load_model, run_data
 from csnb.progress import say
 from csnb.runs import read_run
 
@@ -44,7 +42,7 @@ def export(run: str | Path, folder: str | Path) -> Path:
         raise InputError(f"folder: {target} is there already; allowed: a new or empty one")
     result, model = read_run(run), load_model(run)
     model = model.to(memory_format=torch.contiguous_format)
-    shape = tuple(_shape(result, model))
+    shape = image_shape(result)
     x, real = _images(result, shape)
     with _aside(target) as place:
         _write(model, x[:2], place)
@@ -92,27 +90,13 @@ def _aside(target: Path) -> Iterator[Path]:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _shape(result: dict[str, Any], model: nn.Module) -> list[int]:
-    """(C, H, W) of the run's images."""
-    if "image_shape" in result:
-        return result["image_shape"]
-    e = Experiment.of_result(result)  # a run of before that was written
-    from csnb.data.sources import KNOWN
-
-    known = KNOWN.get(e.dataset, {}).get("shape")
-    return known or list(load_dataset(e.dataset, e.data_root, e.image_size).image_shape)
-
-
 def _images(result: dict[str, Any], shape: tuple[int, ...]) -> tuple[Tensor, int]:
     """A thousand images (N, C, H, W), and how many of them are the run's test images."""
     found = torch.empty(0, *shape)
     try:
-        e = Experiment.of_result(result)
-        data = load_dataset(e.dataset, e.data_root, e.image_size)
-        if data.digests()["test"] == result["digests"]["test"]:
-            some = torch.arange(min(IMAGES, len(data.x_test)))
-            found = next(batches(data.x_test, [some]))
-    except InputError:  # not at hand
+        x = run_data(result).x_test
+        found = next(batches(x, [torch.arange(min(IMAGES, len(x)))]))
+    except InputError:  # not at hand, or another content
         pass
     random = torch.Generator().manual_seed(0)
     noise = torch.rand(IMAGES - len(found), *shape, generator=random)

@@ -19,6 +19,11 @@ def expected_cost(logits: Tensor, labels: Tensor, costs: Tensor) -> Tensor:
     return (logits.softmax(1) * costs.T[labels]).sum(1)
 
 
+def others(logits: Tensor, labels: Tensor) -> Tensor:
+    """The logits, the true class's being -inf."""
+    return logits.scatter(1, labels[:, None], -torch.inf)
+
+
 def log_odds(logits: Tensor, labels: Tensor) -> Tensor:
     """log((1 - p) / p) of the true class's probability p = softmax_y, without cancellation. (B,).
 
@@ -26,7 +31,7 @@ def log_odds(logits: Tensor, labels: Tensor) -> Tensor:
     differs is float32: cross-entropy's gradient is softmax - onehot, whose true class's part is
     exactly 0 once that class leads by about 17 logits; this one's is onehot's whole.
     """
-    return _others(logits, labels).logsumexp(1) - logits.gather(1, labels[:, None]).squeeze(1)
+    return others(logits, labels).logsumexp(1) - logits.gather(1, labels[:, None]).squeeze(1)
 
 
 def log_objective(logits: Tensor, labels: Tensor, costs: Tensor) -> Tensor:
@@ -37,7 +42,7 @@ def log_objective(logits: Tensor, labels: Tensor, costs: Tensor) -> Tensor:
     does not.
     """
     s = log_odds(logits, labels)
-    cost = (_others(logits, labels).softmax(1) * costs.T[labels]).sum(1)
+    cost = (others(logits, labels).softmax(1) * costs.T[labels]).sum(1)
     near = s.clamp_min(-15)  # below, softplus / sigmoid is 1 in float32
     return logsigmoid(s) + (softplus(near) / near.sigmoid() + cost).log()
 
@@ -118,11 +123,6 @@ REGULARISERS: dict[str, Callable[[Sequence[Tensor]], Tensor]] = {
     "minmax": minmax_fuzziness,
     "l1_minus_l2": l1_minus_l2,
 }
-
-
-def _others(logits: Tensor, labels: Tensor) -> Tensor:
-    """The logits, the true class's being -inf."""
-    return logits.scatter(1, labels[:, None], -torch.inf)
 
 
 def _flat(weights: Sequence[Tensor]) -> Tensor:

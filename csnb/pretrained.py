@@ -1,6 +1,6 @@
 """Trained networks: of any finished run, and of those committed with csnb, by what they are."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from csnb.data.dataset import class_indices
 from csnb.data.sources import KNOWN
 from csnb.errors import InputError, choices
 from csnb.experiment import Experiment
-from csnb.models import Normalized, build_model, make_model
+from csnb.models import Normalized, make_model
 from csnb.paths import RESULTS
 from csnb.runs import inspect, load_weights, read_run, run_folders
 from csnb.spec import METHODS
@@ -23,20 +23,27 @@ def load_model(folder: str | Path) -> Normalized:
     Its images need not be at hand.
     """
     result = read_run(folder)
-    e = Experiment.of_result(result)
-    known = result.get("image_shape") or KNOWN.get(e.dataset, {}).get("shape")
-    shape = tuple(known or load_dataset(e.dataset, e.data_root, e.image_size).image_shape)
+    e, shape = Experiment.of_result(result), image_shape(result)
     units = (0.0,) * shape[0], (1.0,) * shape[0]  # until the weights are there
     model = make_model(e.model, shape, len(result["classes"]), *units, seed=e.seed)
     load_weights(model, folder)
     return model.eval()
 
 
-def trained_model(folder: str | Path, experiment: Experiment, data: Dataset) -> Normalized:
-    """As `load_model`, of a run that is known, on its data set. Raises InputError."""
-    model = build_model(experiment.model, data, seed=experiment.seed)
-    load_weights(model, folder)
-    return model.eval()
+def image_shape(result: Mapping[str, Any]) -> tuple[int, int, int]:
+    """(C, H, W) of a run's images. Raises InputError."""
+    e = Experiment.of_result(result)
+    known = result.get("image_shape") or KNOWN.get(e.dataset, {}).get("shape")
+    return tuple(known or load_dataset(e.dataset, e.data_root, e.image_size).image_shape)
+
+
+def run_data(result: Mapping[str, Any]) -> Dataset:
+    """The data set of a run, whose test images are still the run's. Raises InputError."""
+    e = Experiment.of_result(result)
+    data = load_dataset(e.dataset, e.data_root, e.image_size)
+    if data.digests()["test"] != result["digests"]["test"]:
+        raise InputError(f"dataset: {e.dataset} has changed since the run; allowed: the run's own")
+    return data
 
 
 def load_pretrained(

@@ -10,13 +10,13 @@ from torch import Tensor
 from csnb.attacks.gradient import random_start
 from csnb.attacks.threat import Target
 from csnb.auditing.autoattack import AUDITED
+from csnb.losses import others
 from csnb.spec import Count, Real
 
 
 def miss(logits: Tensor, labels: Tensor) -> Tensor:
     """By how much the likeliest other class leads the true one. (B,)."""
-    own = logits.gather(1, labels[:, None]).squeeze(1)
-    return logits.scatter(1, labels[:, None], -torch.inf).amax(1) - own
+    return others(logits, labels).amax(1) - logits.gather(1, labels[:, None]).squeeze(1)
 
 
 @AUDITED.register("SPSA", source="Uesato et al. 2018")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
-from csnb.attacks import ThreatModel, perturb
+from csnb.attacks import ATTACKS, ThreatModel, perturb
 from csnb.auditing.blind import miss
 from csnb.auditing.plan import Attack, Budget
 from csnb.auditing.work import Case, Findings, Store, adversarial, answers_and_margins, slope_of
@@ -209,8 +209,7 @@ def steps_of_claim(case: Case, budget: Budget, store: Store) -> Indicator:
     )
     if "steps" not in case.claim.options:
         return Indicator("steps of the claim", "claim", 0.0, 0.02, False, f"{case.claim}: no steps")
-    more = {"steps": MORE * int(case.claim.options["steps"])}
-    spec = Spec(case.claim.entry, case.claim.options | more)
+    spec = _longer(case.claim, MORE)
     kept = store.get("steps of the claim", lambda: _fall(case, spec, chosen))
     return share("steps of the claim", "claim", int(kept.sum()), len(chosen), 0.02, text)
 
@@ -219,18 +218,16 @@ def steps_of_audit(case: Case, budget: Budget, found: Findings, store: Store) ->
     """Does the audit's own attack still find more with more steps?"""
     near = np.where(found.standing, np.abs(found.margins), np.inf)
     chosen = np.argsort(near, kind="stable")[: min(budget.looks, int(found.standing.sum()))]
-    spec = next(a.spec for a in budget.attacks if a.aim == "miss")
-    attack = Attack("more steps", spec, "miss", "white")
-    kept = store.get("more steps", lambda: _fall(case, _longer(attack), chosen))
+    spec = ATTACKS.parse(next(a.spec for a in budget.attacks if a.aim == "miss"))
+    attack = Attack("more steps", str(_longer(spec, 2)), "miss", "white")
+    kept = store.get("more steps", lambda: _fall(case, attack, chosen))
     text = "images still fall when the audit's PGD starts again with twice the steps"
     return share("steps of the audit", "short", int(kept.sum()), len(kept), 0.005, text)
 
 
-def _longer(attack: Attack) -> Attack:
-    """With twice the steps."""
-    name, _, options = attack.spec.partition("(steps=")
-    steps, _, rest = options.partition(",")
-    return replace(attack, spec=f"{name}(steps={2 * int(steps)},{rest}")
+def _longer(spec: Spec, times: int) -> Spec:
+    """With so many times the steps."""
+    return Spec(spec.entry, spec.options | {"steps": times * int(spec.options["steps"])})
 
 
 def _fall(case: Case, attack: Attack | Spec, chosen: np.ndarray) -> np.ndarray:

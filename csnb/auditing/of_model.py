@@ -60,7 +60,7 @@ def audit(
     network, spec = _network(model, threat), ATTACKS.parse(claim)
     m = check_answers(network, x, y)
     own = _protected(protected, classes or tuple(map(str, range(m))), m)
-    chosen = sample(y, own, _budget(budget, images), seed)
+    chosen = sample(y, own, most_images(budget, images), seed)
     device = next((p.device for p in network.parameters()), x.device)
     x, y = at_once(x[chosen]).to(device), y[chosen].to(device)
     totals = Counts.of(np.isin(_labels(data), own))
@@ -179,7 +179,8 @@ def _protected(value: int | str | Sequence[int], classes: tuple[str, ...], m: in
     return own
 
 
-def _budget(name: str, images: int | None) -> int:
+def most_images(name: str, images: int | None) -> int:
+    """So many images of a budget are audited at most; ``images``: instead. Raises InputError."""
     if name not in BUDGETS:
         raise InputError(f"budget: {shown(name)} is not allowed; {choices(str(name), BUDGETS)}")
     if images is not None and (not isinstance(images, int) or images < 2):

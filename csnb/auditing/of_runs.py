@@ -8,19 +8,18 @@ import numpy as np
 import pandas as pd
 
 from csnb.attacks import ATTACKS, ThreatModel
-from csnb.auditing.of_model import conduct, key, sample
+from csnb.auditing.of_model import conduct, key, most_images, sample
 from csnb.auditing.plan import BUDGETS
 from csnb.auditing.report import LEVELS, Audit, Counts
 from csnb.auditing.work import Case, Store
-from csnb.data import load_dataset
 from csnb.data.dataset import class_indices
 from csnb.errors import InputError, choices
 from csnb.experiment import Experiment
 from csnb.images import at_once
-from csnb.models import Normalized
-from csnb.pretrained import trained_model
+from csnb.pretrained import load_model, run_data
 from csnb.runs import inspect, read_run, run_folders
 from csnb.runs.audits import audit_file, read_audits
+from csnb.runs.frames import read_answers
 from csnb.spec import Spec
 
 SOURCES = ("STD", "ADV")  # methods whose networks are tried from outside
@@ -46,24 +45,22 @@ def audit_run(
     """
     folder, result = Path(folder), read_run(folder)
     e = Experiment.of_result(result)
-    data = load_dataset(e.dataset, e.data_root, e.image_size)
-    if data.digests()["test"] != result["digests"]["test"]:
-        raise InputError(f"dataset: {e.dataset} has changed since the run; allowed: the run's own")
+    data = run_data(result)
     own = tuple(result["protected"])
     if protected is not None:
         own = class_indices(protected, data.classes, data.name)
     spec, right, spoken = _claim(folder, e.threat(), own, claim)
     weights = result["sha256"]["model.safetensors"]
     sources = beside(folder, result) if transfer is None else list(map(Path, transfer))
-    chosen = sample(data.y_test, own, images or _images(budget), seed)
+    chosen = sample(data.y_test, own, most_images(budget, images), seed)
     digests = [read_run(source)["sha256"]["model.safetensors"] for source in sources]
     content = [weights, budget, images, seed, spec.identity, digests]
     store = Store(audit_file(folder, own, key(content)), len(chosen))
     x, y = at_once(data.x_test[chosen]), data.y_test[chosen]
-    model = trained_model(folder, e, data)
+    model = load_model(folder)
     known = (right | ~spoken)[chosen], spoken[chosen]
     case = Case(model, x, y, e.threat(), own, spec, seed, *known)
-    others = {source.name: _network(source) for source in sources}
+    others = {source.name: load_model(source) for source in sources}
     totals = Counts.of(np.isin(data.y_test.numpy(), own))
     names = [data.classes[p] for p in own]
     return conduct(case, BUDGETS[budget], others, store, names, totals, weights)
@@ -129,15 +126,12 @@ def _claim(
     folder: Path, threat: ThreatModel, own: Sequence[int], label: str
 ) -> tuple[Spec, np.ndarray, np.ndarray]:
     """The attack of the claim; which test images are right under it, and which it speaks of."""
-    with np.load(folder / "predictions.npz") as arrays:
-        labels, attacked = arrays["labels"], arrays["attacked"]
-        hits = {
-            name: arrays[name] == labels[attacked]
-            for name in arrays.files
-            if name not in ("labels", "attacked", "clean")
-        }
+    answers = read_answers(folder)
+    labels, attacked = answers.labels, answers.attacked
     mine = np.isin(labels[attacked], own)
-    inside = {n: h for n, h in hits.items() if n.partition("(")[0] not in OTHER_BALL[threat.norm]}
+    inside = {
+        n: h for n, h in answers.hits.items() if n.partition("(")[0] not in OTHER_BALL[threat.norm]
+    }
     if not inside or not mine.any():
         raise InputError(
             f"run {folder.name}: no attack within the ball on images of class {own}; "
@@ -151,16 +145,5 @@ def _claim(
     return ATTACKS.parse(label), right, spoken
 
 
-def _images(budget: str) -> int:
-    if budget not in BUDGETS:
-        raise InputError(f"budget: {budget!r} is not allowed; {choices(budget, BUDGETS)}")
-    return BUDGETS[budget].images
-
-
 def _weights(result: Mapping[str, Any]) -> str:
     return result["sha256"]["model.safetensors"]
-
-
-def _network(folder: Path) -> Normalized:
-    e = Experiment.of_result(read_run(folder))
-    return trained_model(folder, e, load_dataset(e.dataset, e.data_root, e.image_size))

@@ -43,6 +43,10 @@ class Batch:
         """The images of this update: the adversarial ones where there are some, else the clean."""
         return self.x if self.adversarial is None else self.adversarial
 
+    def risen(self, ramp: float) -> float:
+        """How far what rises over a share ``ramp`` of training has come, in [0, 1]."""
+        return min(1.0, self.progress / ramp) if ramp else 1.0
+
 
 @dataclass(frozen=True)
 class Method:

@@ -85,7 +85,7 @@ def rest(task: Task, *, weight: Term = 3.0, ramp: Ramp = 0.7) -> Method:
     def loss(batch: Batch) -> tuple[Tensor, Tensor]:
         logits = batch.model(batch.examples)
         term = softplus(_height(task, logits, batch.y)).mean()
-        return cross_entropy(logits, batch.y) + _risen(weight, ramp, batch) * term, logits
+        return cross_entropy(logits, batch.y) + weight * batch.risen(ramp) * term, logits
 
     terms = (ENTROPY, "weight softplus(-m) for p, softplus(m) for the others")
     return Method(loss, terms, adversarial=True, maximise=_climb(task, weight, ramp))
@@ -103,7 +103,7 @@ def rank(task: Task, *, weight: Term = 3.0, share: Share = 0.1, ramp: Ramp = 0.7
         nearest = rivals.topk(min(len(rivals), max(1, round(share * len(rivals))))).values
         gaps = nearest[None] - m[own][:, None]
         term = softplus(gaps).mean() if gaps.numel() else torch.zeros_like(m[0])
-        return cross_entropy(logits, batch.y) + _risen(weight, ramp, batch) * term, logits
+        return cross_entropy(logits, batch.y) + weight * batch.risen(ramp) * term, logits
 
     terms = (ENTROPY, "weight softplus(m(x') - m(x)) for x of p, x' the nearest others")
     return Method(loss, terms, adversarial=True, maximise=_climb(task, weight, ramp))
@@ -128,7 +128,7 @@ def budget(
         logits = batch.model(batch.examples)
         m, own = soft_margin(logits, task.protected), _own(task, batch.y)
         misses, over = _average(softplus(-m), own), _average(softplus(m), ~own)
-        term = _risen(1.0, ramp, batch) * (weight * misses + multiplier.clone() * over)
+        term = batch.risen(ramp) * (weight * misses + multiplier.clone() * over)
         if batch.adversarial is not None:  # on the true rate; the loss above is its bound
             excess = _average((m > 0).float(), ~own) - alarms
             multiplier.add_(rate * excess).clamp_(min=0)
@@ -241,7 +241,7 @@ def _climb(task: Task, weight: float, ramp: float) -> Callable[[Batch], Loss]:
     """Each image's log(cross-entropy + weight softplus(-+m)): its maxima, without underflow."""
 
     def of_batch(batch: Batch) -> Loss:
-        gain = torch.tensor(_risen(weight, ramp, batch), device=batch.x.device).log()
+        gain = torch.tensor(weight * batch.risen(ramp), device=batch.x.device).log()
 
         def climb(logits: Tensor, labels: Tensor) -> Tensor:
             first = log_softplus(log_odds(logits, labels))
@@ -251,11 +251,6 @@ def _climb(task: Task, weight: float, ramp: float) -> Callable[[Batch], Loss]:
         return climb
 
     return of_batch
-
-
-def _risen(weight: float, ramp: float, batch: Batch) -> float:
-    """The weight of a term, as far as it has risen."""
-    return weight * min(1.0, batch.progress / ramp) if ramp else weight
 
 
 def _mean(values: Tensor, weights: Tensor) -> Tensor:

@@ -74,7 +74,7 @@ class _Certified:
         """``lines``: share of CROWN's bounds at the end; None: never any."""
 
         def loss(batch: Batch) -> tuple[Tensor, Tensor]:
-            risen = min(1.0, batch.progress / self.ramp) if self.ramp else 1.0
+            risen = batch.risen(self.ramp)
             logits = batch.model(batch.examples)
             share = 0.0 if lines is None else 1 - risen * (1 - lines)
             least = self._least(batch, len(self.dear), risen, share)

@@ -58,7 +58,7 @@ def add_audited(
 
     ``known``: by run, of `audited`. They stand beside every accuracy of the class under attack.
     """
-    if not any(known.values()):
+    if not known:
         return frame
     rows = (frame["measure"] == "accuracy") & (frame["attack"] != "clean")
     values, counts = np.full((2, len(frame)), np.nan)

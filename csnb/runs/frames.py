@@ -4,6 +4,7 @@ import warnings
 from array import array
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,8 @@ def read_runs(folder: str | Path, ids: Collection[str] | None = None) -> pd.Data
         for path, found in zip(folders, pool.map(inspect, folders), strict=True):
             if found.state == "done":
                 table.add(path.name, found.result)
-                found_audits[path.name] = audited(path, found.result)
+                if known := audited(path, found.result):
+                    found_audits[path.name] = known
             elif found.state in ("stale", "broken"):
                 refused.append(f"{path.name} ({found.state}: {found.reason})")
     if refused:
@@ -63,8 +65,32 @@ def read_scores(folders: Iterable[str | Path]) -> pd.DataFrame:
     for folder in map(Path, folders):
         result = read_run(folder)
         table.add(folder.name, result)
-        found_audits[folder.name] = audited(folder, result)
+        if known := audited(folder, result):
+            found_audits[folder.name] = known
     return add_audited(table.frame(), found_audits)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a run's predictions.npz says.
+
+    ``labels`` (N,) and ``clean``, the answers to all N test images; ``attacked``: places of those
+    that were attacked; ``hits``: by attack, which of these were right, bool.
+    """
+
+    labels: np.ndarray
+    attacked: np.ndarray
+    clean: np.ndarray
+    hits: dict[str, np.ndarray]
+
+
+def read_answers(folder: Path) -> Answers:
+    """Of a run that is done."""
+    with np.load(folder / "predictions.npz") as arrays:
+        found = {name: arrays[name] for name in arrays.files}
+    labels, attacked, clean = (found.pop(name) for name in ("labels", "attacked", "clean"))
+    hits = {name: answers == labels[attacked] for name, answers in found.items()}
+    return Answers(labels, attacked, clean, hits)
 
 
 def read_hits(folders: Iterable[str | Path]) -> pd.DataFrame:
@@ -79,15 +105,12 @@ def read_hits(folders: Iterable[str | Path]) -> pd.DataFrame:
         result = read_run(folder)
         parameters = result["parameters"] | {"protected_class": protected_class(result)}
         known = {"run": folder.name} | {name: parameters[name] for name in KEYS if name != "model"}
-        with np.load(folder / "predictions.npz") as arrays:
-            labels, attacked = arrays["labels"], arrays["attacked"]
-            names = [name for name in arrays.files if name not in ("labels", "attacked")]
-            predictions = {name: arrays[name] for name in names}
-            predictions["clean"] = predictions["clean"][attacked]
-            for name, predicted in predictions.items():
-                right, true = predicted == labels[attacked], labels[attacked]
-                places = ((int(p), right[true == p]) for p in np.unique(true))
-                rows += [known | {"attack": name, "p": p, "hits": hits} for p, hits in places]
+        answers = read_answers(folder)
+        true = answers.labels[answers.attacked]
+        clean = answers.clean[answers.attacked] == true
+        for name, right in ({"clean": clean} | answers.hits).items():
+            places = ((int(p), right[true == p]) for p in np.unique(true))
+            rows += [known | {"attack": name, "p": p, "hits": hits} for p, hits in places]
     return pd.DataFrame(rows, columns=["run", *(k for k in KEYS if k != "model"), *HITS])
 
 
