@@ -13,7 +13,7 @@ from csnb.evaluation import presence
 from csnb.experiment import Experiment
 from csnb.margins import ATTACK, protection
 from csnb.runs.audits import read_audits
-from csnb.runs.kept import margins_file, read_kept
+from csnb.runs.kept import kept_margins
 from csnb.spec import ATTACKS
 
 HUB = {  # where the Hub has them
@@ -138,12 +138,8 @@ def _evaluation(
 
 def _curve(folder: Path, result: Mapping[str, Any]) -> list[str]:
     """Recall at given false alarms, both under attack, where the run's margins are kept."""
-    weights = result["sha256"]["model.safetensors"]
     spec = ATTACKS.parse(ATTACK).identity
-    file = margins_file(folder, weights, result["protected"], spec)
-    with np.load(folder / "predictions.npz") as arrays:
-        own = np.isin(arrays["labels"], result["protected"])
-    margins = read_kept(file, own.shape)
+    _, own, margins = kept_margins(folder, result, result["protected"], spec)
     if margins is None:
         return ["Recall at given false alarms under attack: not measured (`csnb.read_margins`)."]
     found = protection(margins, own, budgets=BUDGETS)

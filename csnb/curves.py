@@ -22,7 +22,7 @@ from csnb.pretrained import load_model, run_data
 from csnb.runner import Run, find_or_run
 from csnb.runs import inspect, read_run
 from csnb.runs.frames import read_answers
-from csnb.runs.kept import keep, margins_file, pairs_file, read_kept
+from csnb.runs.kept import keep, kept_margins, pairs_file, read_kept
 from csnb.spec import METHODS
 from csnb.statistics import half_width
 
@@ -42,13 +42,8 @@ def read_margins(
         classes = tuple(run.protected if protected is None else sorted(protected))
         return run.margins(classes, attack), np.isin(run.data.y_test.numpy(), classes)
     folder, result = Path(run), read_run(run)
-    kept = identity(attack)
     classes = tuple(result["protected"] if protected is None else sorted(protected))
-    with np.load(folder / "predictions.npz") as arrays:
-        own = np.isin(arrays["labels"], classes)
-    weights = result["sha256"]["model.safetensors"]
-    file = margins_file(folder, weights, classes, kept)
-    margins = read_kept(file, own.shape)
+    file, own, margins = kept_margins(folder, result, classes, identity(attack))
     if margins is None:
         e, network, x, y = _again(folder, result)
         if attack == CERTIFIED:

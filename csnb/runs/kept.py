@@ -7,9 +7,10 @@ name says whose they are and, by a digest, what they were made with.
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +25,16 @@ def margins_file(folder: Path, weights: str, protected: Sequence[int], attack: s
     """
     key = _key([attack, list(protected), weights, NUMERICS])
     return folder / f"margins-p{'+'.join(map(str, protected))}-{key}.npy"
+
+
+def kept_margins(
+    folder: Path, result: Mapping[str, Any], protected: Sequence[int], attack: str
+) -> tuple[Path, np.ndarray, np.ndarray | None]:
+    """Where a run's margins lie, which images are ``protected``, (N,) bool, and what is kept."""
+    with np.load(folder / "predictions.npz") as arrays:
+        own = np.isin(arrays["labels"], protected)
+    file = margins_file(folder, result["sha256"]["model.safetensors"], protected, attack)
+    return file, own, read_kept(file, own.shape)
 
 
 def pairs_file(folder: Path, weights: str) -> Path:
