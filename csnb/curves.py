@@ -3,8 +3,7 @@
 Their margins are kept beside the runs' predictions.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,9 @@ from csnb.margins import ATTACK, Reached, protection, worst_margins
 from csnb.models import Normalized
 from csnb.pretrained import load_model, run_data
 from csnb.runner import Run, find_or_run
-from csnb.runs import inspect, read_run
+from csnb.runs import read_run
 from csnb.runs.frames import read_answers
 from csnb.runs.kept import keep, kept_margins, pairs_file, read_kept
-from csnb.spec import METHODS
 from csnb.statistics import half_width
 
 
@@ -212,47 +210,6 @@ def recommendation(ranking: pd.DataFrame, name: str, *, base: str = "ADV") -> st
         f"**Use {base} with an offset for {name!r}**: no method is shown to protect it more; "
         f"the nearest, {method}: {about}."
     )
-
-
-def comparable(folder: str | Path, ids: Iterable[str], p: int | str) -> dict[str, dict[int, Path]]:
-    """Of these runs in ``folder``, those that are done and say something of class ``p``.
-
-    ``p``: index or name. Folders by method and seed. A method's name has its options, costs that
-    are not 10 and 10, and epochs that are not those of most runs. One that knows no class, such as
-    ADV, stands there for every class.
-    """
-    results = {}
-    for run in ids:
-        status = inspect(Path(folder, run))
-        if status.state == "done":
-            results[status.folder] = status.result
-    usual = Counter(r["parameters"]["epochs"] for r in results.values()).most_common(1)
-    found: dict[str, dict[int, Path]] = {}
-    for place, result in results.items():
-        wanted = p if isinstance(p, int) else result["classes"].index(p)
-        if result["protected"] == [wanted] or not _knows_class(result):
-            name, asked = _named(result, usual[0][0]), result["parameters"]
-            found.setdefault(name, {})[asked["seed"]] = place
-    return found
-
-
-def _knows_class(result: Mapping[str, Any]) -> bool:
-    """Whether training tells a class from the others; without weight or costs nothing does."""
-    spec, costs = METHODS.parse(result["parameters"]["method"]), np.array(result["costs"])
-    if spec.name in ("STD", "ADV"):
-        return False
-    if spec.name == "TRADES":
-        return spec.options.get("weight", 1) != 1
-    alike = np.ptp(costs[~np.eye(len(costs), dtype=bool)]) == 0
-    return not (spec.name in ("CSA", "CSE", "MARGIN") and alike)
-
-
-def _named(result: Mapping[str, Any], usual: int) -> str:
-    asked, name = result["parameters"], METHODS.parse(result["parameters"]["method"]).label
-    costs = dict.fromkeys([asked["miss_cost"], asked["alarm_cost"]])
-    if list(costs) != [10.0]:
-        name += ", costs " + " and ".join(f"{cost:g}" for cost in costs)
-    return name if asked["epochs"] == usual else f"{name}, {asked['epochs']} epochs"
 
 
 class _Trained:

@@ -8,9 +8,8 @@ from making import QUICK, stripes
 
 import csnb
 from csnb import Experiment, InputError, find_or_run, load_model, read_margins, read_run
-from csnb.curves import baseline, comparable, verdict
+from csnb.curves import baseline, verdict
 from csnb.margins import protection, worst_margins
-from csnb.runs import Status
 
 WEAK = "PGD(steps=3, step_size=0)"
 
@@ -125,48 +124,6 @@ def test_the_baseline_is_one_for_all_classes_and_the_run_itself_where_it_is_that
         other = Experiment(**asked | {"method": method, "protected_class": p, "alarm_cost": 3.0})
         assert baseline(csnb.Run(other)) == folder
     assert "the same network" in verdict(adv, adv, attack=WEAK)
-
-
-def test_what_tells_of_a_class_are_its_runs_and_those_that_know_none(place: Path) -> None:
-    runs = place / "runs"
-    ids = [folder.name for folder in runs.iterdir() if not folder.name.startswith(".")]
-    adv, csa = ({0: made(place, method)} for method in ("ADV", "CSA"))
-    assert comparable(runs, [*ids, "never-made"], 1) == {"ADV": adv, "CSA": csa}
-    assert comparable(runs, ids, "middle") == comparable(runs, ids, 1)
-    assert comparable(runs, ids, 2) == {"ADV": adv}
-
-
-@pytest.mark.parametrize(
-    ("method", "costs", "name", "everywhere"),
-    [
-        ("STD", (10, 10), "STD", True),
-        ("CSA", (10, 10), "CSA", False),
-        ("CSA", (10, 1), "CSA, costs 10 and 1", False),
-        ("CSA", (1, 1), "CSA, costs 1", True),
-        ("MARGIN", (1, 1), "MARGIN, costs 1", True),
-        ("REST", (1, 1), "REST, costs 1", False),
-        ("TRADES", (10, 10), "TRADES", True),
-        ("TRADES(weight=2)", (10, 10), "TRADES(weight=2)", False),
-    ],
-)
-def test_methods_are_named_with_what_sets_them_apart(
-    method: str, costs: tuple[float, float], name: str, everywhere: bool,
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    asked = {"method": method, "miss_cost": costs[0], "alarm_cost": costs[1], "seed": 3}
-    known = {"protected": [1], "classes": ["a", "b", "c"]}
-    known["costs"] = csnb.protect(3, 1, *costs).tolist()
-
-    def found(folder: Path) -> Status:
-        epochs = 24 if folder.name == "long" else 12
-        result = known | {"parameters": asked | {"epochs": epochs}}
-        return Status("done", folder=folder, result=result)
-
-    monkeypatch.setattr("csnb.curves.inspect", found)
-    ids = ["run", "again", "long"]
-    expected = {name: {3: tmp_path / "again"}, f"{name}, 24 epochs": {3: tmp_path / "long"}}
-    assert comparable(tmp_path, ids, 1) == expected
-    assert comparable(tmp_path, ids, 0) == (expected if everywhere else {})
 
 
 def test_runs_of_other_images_are_not_compared(place: Path, tmp_path: Path) -> None:

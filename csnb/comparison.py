@@ -1,0 +1,156 @@
+"""One class over the runs of a sweep: who protects it, at which price, and was it the costs?"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+
+from csnb.batch import run_ids
+from csnb.curves import rank, read_margins
+from csnb.errors import InputError
+from csnb.margins import protection
+from csnb.runs import RESULTS, inspect, read_run
+from csnb.spec import METHODS
+
+BASE, CONTROL = "ADV", "CSA, costs 1"  # the latter: CSA's loss, which knows no class then
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Finished runs that say something of class ``p``, of one data set and threat model.
+
+    ``runs``: folders by method and seed (see `comparable`). ``budget``: the share of the other
+    images that may be called p. ``name``: of the data set and of p, for titles.
+    """
+
+    runs: Mapping[str, Mapping[int, Path]]
+    p: int
+    budget: float
+    name: str
+
+    @classmethod
+    def of_sweep(
+        cls, sweep: str | Path, p: int | str, *, budget: float = 0.01, folder: str | Path = RESULTS
+    ) -> Self:
+        """Of what is done of a sweep file; ``p``: index or name. Raises InputError."""
+        runs = comparable(folder, run_ids(sweep), p)
+        missing = [name for name in (BASE, CONTROL) if name not in runs]
+        if missing:
+            raise InputError(f"sweep: no run of {missing[0]} is done; allowed: {sweep} with one")
+        result = read_run(next(iter(runs[BASE].values())))
+        classes, data = result["classes"], result["parameters"]["dataset"]
+        index = p if isinstance(p, int) else classes.index(p)
+        named = f"{index}" if classes[index] == str(index) else f"{index} ({classes[index]})"
+        return cls(runs, index, budget, f"{data} {named}")
+
+    @cached_property
+    def whole(self) -> dict[str, list[Path]]:
+        """Folders of the methods that have every seed of both ADV and the control, by seed."""
+        seeds = sorted(set(self.runs[BASE]) & set(self.runs[CONTROL]))
+        usual = {name: each for name, each in self.runs.items() if not name.endswith(" epochs")}
+        return {
+            name: [each[seed] for seed in seeds]
+            for name, each in usual.items()
+            if set(seeds) <= set(each)
+        }
+
+    @cached_property
+    def ranking(self) -> pd.DataFrame:
+        """`csnb.curves.rank` of `whole`."""
+        return self.against(BASE)
+
+    def against(self, base: str) -> pd.DataFrame:
+        """The same with another ``base`` to beat."""
+        return rank(self.whole, [self.p], base=base, budget=self.budget)
+
+    def screened(self) -> pd.DataFrame:
+        """`csnb.curves.rank` of one training of every method, on the seed that most have."""
+        usual = {name: each for name, each in self.runs.items() if not name.endswith(" epochs")}
+        seed = Counter(seed for each in usual.values() for seed in each).most_common(1)[0][0]
+        first = {name: [each[seed]] for name, each in usual.items() if seed in each}
+        return rank(first, [self.p], budget=self.budget)
+
+    def claim(self) -> pd.DataFrame:
+        """What the runs say of "CSA protects p more than ADV": `gain` with its ends, `verdict`.
+
+        A row per pair of ``against`` - ADV, and the control - and CSA's costs.
+        """
+        parts = []
+        for base in (BASE, CONTROL):
+            found = self.against(base).drop(index=base)
+            parts.append(found[found.index.str.startswith("CSA")].assign(against=base))
+        rows = pd.concat(parts).reset_index().set_index(["against", "method"])
+        said = np.select(
+            [rows["gain_low"] > 0, rows["gain_high"] < 0], ["more", "LESS"], "not shown"
+        )
+        columns = ["gain", "gain_low", "gain_high", "trainings"]
+        return rows[columns].assign(verdict=said)
+
+    def over_epochs(self) -> pd.DataFrame:
+        """Recall at the budget of one training, by method and epochs, where several were tried."""
+        longer = [name for name in self.runs if name.endswith(" epochs")]
+        methods = dict.fromkeys(name.rpartition(", ")[0] for name in longer)
+        rows = []
+        for method in methods:
+            for name in [method, *longer]:
+                if name == method or name.rpartition(", ")[0] == method:
+                    rows.append({"method": method} | self._of_epochs(self.runs[name][0]))
+        columns = ["method", "epochs", "value", "low", "high"]
+        return pd.DataFrame(rows, columns=columns).sort_values(["method", "epochs"])
+
+    def _of_epochs(self, folder: Path) -> dict[str, Any]:
+        margins, own = read_margins(folder, protected=[self.p])
+        reached = protection(margins, own, budgets=[self.budget]).iloc[0]
+        epochs = read_run(folder)["parameters"]["epochs"]
+        return {"epochs": epochs, **reached[["value", "low", "high"]]}
+
+    def margins(self, names: Sequence[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """`csnb.read_margins` of the first training of each of these methods."""
+        first = {name: self.whole[name][0] for name in names}
+        return {name: read_margins(folder, protected=[self.p]) for name, folder in first.items()}
+
+
+def comparable(folder: str | Path, ids: Iterable[str], p: int | str) -> dict[str, dict[int, Path]]:
+    """Of these runs in ``folder``, those that are done and say something of class ``p``.
+
+    ``p``: index or name. Folders by method and seed. A method's name has its options, costs that
+    are not 10 and 10, and epochs that are not those of most runs. One that knows no class, such as
+    ADV, stands there for every class.
+    """
+    results = {}
+    for run in ids:
+        status = inspect(Path(folder, run))
+        if status.state == "done":
+            results[status.folder] = status.result
+    usual = Counter(r["parameters"]["epochs"] for r in results.values()).most_common(1)
+    found: dict[str, dict[int, Path]] = {}
+    for place, result in results.items():
+        wanted = p if isinstance(p, int) else result["classes"].index(p)
+        if result["protected"] == [wanted] or not _knows_class(result):
+            name, asked = _named(result, usual[0][0]), result["parameters"]
+            found.setdefault(name, {})[asked["seed"]] = place
+    return found
+
+
+def _knows_class(result: Mapping[str, Any]) -> bool:
+    """Whether training tells a class from the others; without weight or costs nothing does."""
+    spec, costs = METHODS.parse(result["parameters"]["method"]), np.array(result["costs"])
+    if spec.name in ("STD", "ADV"):
+        return False
+    if spec.name == "TRADES":
+        return spec.options.get("weight", 1) != 1
+    alike = np.ptp(costs[~np.eye(len(costs), dtype=bool)]) == 0
+    return not (spec.name in ("CSA", "CSE", "MARGIN") and alike)
+
+
+def _named(result: Mapping[str, Any], usual: int) -> str:
+    asked, name = result["parameters"], METHODS.parse(result["parameters"]["method"]).label
+    costs = dict.fromkeys([asked["miss_cost"], asked["alarm_cost"]])
+    if list(costs) != [10.0]:
+        name += ", costs " + " and ".join(f"{cost:g}" for cost in costs)
+    return name if asked["epochs"] == usual else f"{name}, {asked['epochs']} epochs"
