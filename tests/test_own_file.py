@@ -141,6 +141,7 @@ def test_a_method_owns_what_its_attack_maximises(own: Path) -> None:
     assert climbed.item() == pytest.approx(float((p * np.log(p / q)).sum()), rel=1e-4, abs=1e-6)
 
 
+@pytest.mark.slow  # a sweep's child goes the same way
 def test_through_papermill(own: Path, tmp_path: Path) -> None:
     runs, out = tmp_path / "runs", tmp_path / "out.ipynb"
     given = [part for k, v in parameters(own, runs).items() for part in ("-p", k, str(v))]

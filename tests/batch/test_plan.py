@@ -154,22 +154,24 @@ def test_figures_use_the_runs_of_the_tables_but_where_an_attack_is_watched() -> 
     assert shared == {"mnist-ADV-p0-s0", "mnist-CSA-p0-s0"}
 
 
-def test_ten_thousand_runs_are_planned_within_ten_seconds_in_little_memory(tmp_path: Path) -> None:
-    file = write_sweep(tmp_path, seed=list(range(5000)), method=["CSA", "CSE"])
+def test_four_thousand_runs_are_planned_within_four_seconds_in_little_memory(
+    tmp_path: Path,
+) -> None:
+    file = write_sweep(tmp_path, seed=list(range(2000)), method=["CSA", "CSE"])
     (tmp_path / "runs").mkdir()
     gc.collect()
     gc.freeze()  # what other tests left behind is not looked through again and again
     start = time.process_time()  # whoever else is at work on this machine
     made = make_plan(file, tmp_path / "runs")
-    assert time.process_time() - start < 10
+    assert time.process_time() - start < 4
     gc.unfreeze()
-    assert len({job.folder for job, _ in made}) == 10_000
-    small = write_sweep(tmp_path, seed=list(range(1000)), method="CSA")
+    assert len({job.folder for job, _ in made}) == 4_000
+    small = write_sweep(tmp_path, seed=list(range(400)), method="CSA")
     tracemalloc.start()
     made = make_plan(small, tmp_path / "runs")
     held, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert held < 4e6 and most < 16e6, len(made)  # some 3 KB a run
+    assert held < 1.6e6 and most < 6.4e6, len(made)  # some 3 KB a run
 
 
 # --- how long it will take

@@ -1,0 +1,86 @@
+"""REPRODUCTION.md: current, and its verdicts counted from what was made up."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from csnb.paper.claims import CLAIMS, Evidence, Finding, judged, of_minmax, of_pair, report
+from csnb.paths import CHECKOUT, NOTEBOOKS
+
+
+def test_the_committed_page_is_what_the_committed_runs_say() -> None:
+    assert (CHECKOUT / "REPRODUCTION.md").read_text(encoding="utf-8") == report(), (
+        "make reproduction writes it again"
+    )
+
+
+def test_every_claim_has_its_notebook_and_its_own_words() -> None:
+    assert all((NOTEBOOKS / f"{claim.notebook}.ipynb").is_file() for claim in CLAIMS)
+    assert len({claim.says for claim in CLAIMS}) == len(CLAIMS)
+
+
+def test_without_runs_nothing_is_claimed_of_them(tmp_path: Path) -> None:
+    evidence = Evidence(tmp_path)
+    found = {claim.says: claim.ask(evidence) for claim in CLAIMS}
+    of_equations = [text for text, one in found.items() if one.verdict != "not run"]
+    assert len(of_equations) == 4  # Eq. 4, Eq. 8-9, Theorem 1, inequality 11
+    assert all("|" not in line or line.count(" | ") == 3 for line in table(report(tmp_path)))
+
+
+def table(page: str) -> list[str]:
+    return [line for line in page.splitlines() if line.startswith("| ")]
+
+
+@pytest.mark.parametrize(
+    ("above", "below", "unclear", "verdict"),
+    [
+        (0, 0, 0, "not run"),
+        (3, 0, 0, "holds"),
+        (3, 0, 1, "in part"),
+        (1, 5, 0, "in part"),
+        (0, 1, 14, "not shown"),
+        (0, 0, 2, "not shown"),
+        (0, 3, 2, "contradicted"),
+    ],
+)
+def test_the_verdict_follows_the_counts(above: int, below: int, unclear: int, verdict: str) -> None:
+    assert judged(above, below, unclear) == verdict
+
+
+def test_pairs_are_counted_by_gradient_and_without_cw() -> None:
+    rows = [
+        ("PGD", "exact", "above", 0.9, 0.5), ("FGSM", "exact", "unclear", 0.9, 0.8),
+        ("CW", "exact", "below", 0.0, 0.9), ("PGD", "float32", "below", 0.5, 0.9),
+    ]  # fmt: skip
+    tests = pd.DataFrame(rows, columns=["attack", "gradient", "verdict", "first", "second"])
+    tests = tests.assign(pair="CSE > STD", protected_class=[3, 4, 4, 4], seed=0)
+    other = tests.assign(pair="CSA > STD", verdict="below")
+    audits = pd.DataFrame(
+        [("CSE", "3", 0.1, "masked"), ("STD", "3", 0.4, "stands"), ("CSE", "4", 0.9, "stands")],
+        columns=["method", "class", "audited", "verdict"],
+    ).assign(dataset="mnist")
+    made = SimpleNamespace(paired=pd.concat([tests, other]), there="2 of 9")
+    evidence = SimpleNamespace(tables={"mnist": made}, audits=audits)
+    found = of_pair(evidence, "mnist", "CSE", "STD")
+    exact, rounded, audited = found.numbers.split("; ")
+    assert found.verdict == "in part"
+    assert exact.startswith("exact gradients: above in 1, below in 0, unclear in 1 of 2 ")
+    assert "(classes: 2, trainings of each: 1), mean +0.250" in exact
+    assert rounded.endswith("above in 0, below in 1, unclear in 0 of 1")
+    assert (
+        audited
+        == "left by the audit: 0.100 of CSE against 0.400 of STD (classes: 1), CSE masked in 1"
+    )
+    expected = Finding("not run", "2 of 9 runs of the table are done, none with both")
+    assert of_pair(evidence, "mnist", "CSE+ADV", "CSA") == expected
+
+
+def test_weights_that_are_more_extreme_by_construction_hold() -> None:
+    size = [0.001 * (i % 90) / 90 if i % 10 else 1.0 for i in range(300)]
+    weights = pd.DataFrame({"ADV": [0.1 + 0.5 * x for x in size], "CSA": size})
+    found = of_minmax(weights)
+    assert found.numbers.startswith("300 weights") and "as claimed in" in found.numbers
+    reverse = of_minmax(weights[["CSA", "ADV"]])
+    assert found.verdict in ("holds", "in part") and reverse.verdict != "holds"
