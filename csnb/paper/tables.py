@@ -1,6 +1,6 @@
 """What the paper printed - the 552 accuracies of Tables II to IV - and our runs beside it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from csnb.errors import InputError
 from csnb.figures import table
 from csnb.methods import METHODS
 from csnb.spec import split
-from csnb.statistics import difference, holm, mcnemar, wilson
+from csnb.statistics import difference, half_width, holm, mcnemar, wilson
 
 TEST_IMAGES = {  # of each class
     "mnist": (980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009),
@@ -77,20 +77,23 @@ def compare(scores: pd.DataFrame, dataset: str) -> pd.DataFrame:
 
     ``scores``: of `read_runs`, whose runs differ in method, protected class and seed only, else
     InputError. Columns: attack, method, protected_class, ``n`` test images, ``published``,
-    ``bold``, ``ours`` (mean over ``seeds``) with Wilson ``low`` and ``high``; where an attack was
-    run with float32 gradients, as the paper's library has them, ``ours`` is that, and ``exact`` the
+    ``bold``, ``ours`` (mean over ``seeds``) with ``low`` and ``high``: Wilson's interval of drawing
+    n images, or, where it is wider, Student's of drawing them and of training again (see
+    `half_width`; one training says nothing of others). Where an attack was run with float32
+    gradients, as the paper's library has them, ``ours`` is that, and ``exact`` with its ends the
     same with exact ones. ``difference`` (ours - published) with ``difference_low`` and
-    ``difference_high`` (Newcombe), and ``verdict``: agrees (that interval holds 0), higher, lower,
-    not run, not published. Intervals are those of drawing n test images: to agree is to be
-    compatible with that; another seed's training may differ by more.
+    ``difference_high`` (Newcombe, of these ends and Wilson's of the published), and ``verdict``:
+    agrees (that interval holds 0), higher, lower, not run, not published.
     """
     theirs = published().query("dataset == @dataset").drop(columns=["table", "dataset"])
     frame = theirs.merge(_ours(scores, dataset), "outer", CELL, suffixes=("", "_ours"))
     frame["n"] = frame["n"].fillna(frame.pop("n_ours")).astype(int)
-    frame["low"], frame["high"] = wilson(frame["ours"] * frame["n"], frame["n"])
     frame["difference"] = frame["ours"] - frame["published"]
-    ends = difference(frame["ours"], frame["n"], frame["published"], frame["n"])
-    frame["difference_low"], frame["difference_high"] = ends
+    least, most = wilson(frame["published"] * frame["n"], frame["n"])
+    below = np.hypot(frame["ours"] - frame["low"], most - frame["published"])
+    above = np.hypot(frame["high"] - frame["ours"], frame["published"] - least)
+    frame["difference_low"] = frame["difference"] - below
+    frame["difference_high"] = frame["difference"] + above
     kinds = {
         "not run": frame["ours"].isna(),
         "not published": frame["published"].isna(),
@@ -109,15 +112,34 @@ def _ours(scores: pd.DataFrame, dataset: str) -> pd.DataFrame:
         twice = ours[ours.duplicated([*CELL, "seed"])].iloc[0]
         where = f"{twice['method']} for class {twice['protected_class']}, seed {twice['seed']}"
         raise InputError(f"runs: several of {where}; allowed: 1")
-    means = {"ours": ("value", "mean"), "n": ("total", "first"), "seeds": ("seed", "count")}
-    ours = ours.groupby(CELL, as_index=False).agg(**means)
-    return _by_gradient(ours.astype({"protected_class": int, "ours": float}))
+    of_cell = {"ours": ("value", "mean"), "n": ("total", "first"), "seeds": ("seed", "count")}
+    cells = ours.groupby(CELL).agg(**of_cell, each=("value", list)).reset_index()
+    cells = cells.astype({"protected_class": int, "ours": float})
+    ends = [_ends(*cell) for cell in zip(cells.pop("each"), cells["n"], strict=True)]
+    cells["low"], cells["high"] = np.array(ends, dtype=float).reshape(-1, 2).T
+    return _by_gradient(cells)
+
+
+def _ends(each: Sequence[float], n: int) -> tuple[float, float]:
+    """Of the mean accuracy of trainings, (S,), on the same ``n`` images."""
+    mean = float(np.mean(each))
+    low, high = map(float, wilson(mean * n, n))
+    half = half_width([mean * (1 - mean) / n], np.array(each, dtype=float)[:, None])[0]
+    return (
+        (low, high)
+        if len(each) == 1
+        else (
+            min(low, max(0.0, mean - half)),
+            max(high, min(1.0, mean + half)),
+        )
+    )
 
 
 def _by_gradient(ours: pd.DataFrame) -> pd.DataFrame:
     """A row per attack instead of one for each of its gradients: ``ours`` and ``exact``."""
     rounded = ours["attack"].str.contains(FLOAT32, regex=False)
-    exact = ours.loc[~rounded, [*CELL, "ours"]].rename(columns={"ours": "exact"})
+    names = {"ours": "exact", "low": "exact_low", "high": "exact_high"}
+    exact = ours.loc[~rounded, [*CELL, *names]].rename(columns=names)
     float32 = ours[rounded].assign(attack=ours.loc[rounded, "attack"].map(_plain))
     only = ours[~rounded].merge(float32[CELL], "left", CELL, indicator=True)
     only = only[only.pop("_merge") == "left_only"]
@@ -275,6 +297,29 @@ def audits(scores: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame([found[place] for place in places], index, columns)
 
 
+def agreement(comparison: pd.DataFrame) -> pd.DataFrame:
+    """How near ours are to the published cells, by method and of all.
+
+    ``comparison``: of `compare`. Columns: ``cells`` that have both, the share of them whose
+    published value lies ``inside`` our interval, the mean ``distance``, and Spearman's rank
+    ``correlation`` over these cells (none where all of either are equal).
+    """
+    both = comparison.dropna(subset=["published", "ours"])
+    parts = {str(name): part for name, part in both.groupby("method", observed=True)}
+    rows = {}
+    for name, part in (parts | {"all": both}).items():
+        published, ranks = part["published"], part[["published", "ours"]].rank()
+        inside = (part["low"] <= published) & (published <= part["high"])
+        varied = len(part) > 1 and (ranks.nunique() > 1).all()
+        rows[name] = {
+            "cells": len(part),
+            "inside": inside.mean(),
+            "distance": part["difference"].abs().mean(),
+            "correlation": ranks["published"].corr(ranks["ours"]) if varied else np.nan,
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
+
+
 def oddities(dataset: str) -> pd.DataFrame:
     """Published cells of ``dataset`` that do not fit each other.
 
@@ -343,9 +388,10 @@ def measured(comparison: pd.DataFrame) -> pd.DataFrame:
     both = comparison["exact"].notna()
     named = comparison.assign(attack=comparison["attack"].astype(str))
     first = named.assign(attack=named["attack"] + np.where(both, " (float32)", ""))
-    cells = pd.concat([first, named[both].assign(ours=named.loc[both, "exact"])])
-    low, high = wilson(cells["ours"] * cells["n"], cells["n"])
-    numbers = zip(cells["ours"], low, high, strict=True)
+    second = named[both].drop(columns=["ours", "low", "high"])
+    second = second.rename(columns={"exact": "ours", "exact_low": "low", "exact_high": "high"})
+    cells = pd.concat([first, second])
+    numbers = zip(cells["ours"], cells["low"], cells["high"], strict=True)
     texts = [f"{ours:.3f} [{lo:.3f}, {hi:.3f}]" for ours, lo, hi in numbers]
     cells["text"] = np.where(cells["ours"].notna(), texts, "not run")
     order = [t for a in comparison["attack"].cat.categories for t in (f"{a} (float32)", a)]

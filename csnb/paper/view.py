@@ -20,10 +20,10 @@ HEADINGS = {  # of `Table.show`, with what stands above each section
 Accuracy of the test images of class $p$, by the model that protects $p$. Bold as in the paper.""",
     "measured": """## What we measured
 
-The same cells with 95 % Wilson intervals of drawing these test images; n is their number. Another
-seed's training may differ by more. FGSM, PGD, MIA and BIA climb the cross-entropy: "float32" by the
-gradient that the paper's library computes, which loses the true class where the network leads by
-17 logits or more, the rows without by an exact one.""",
+The same cells, mean over the seeds, with 95 % intervals: Wilson's of drawing these test images, n
+of them, or wider where several trainings say so; one says nothing of others. FGSM, PGD, MIA and BIA
+climb the cross-entropy: "float32" by the gradient that the paper's library computes, which loses
+the true class where the network leads by 17 logits or more, the rows without by an exact one.""",
     "gradients": """## What the paper's gradient hides
 
 Mean accuracy over the cells that were attacked with both gradients, and the cell where they differ
@@ -39,6 +39,7 @@ Ours, by float32 gradients as the paper's library has them, less the published a
 95 % interval of the difference (Newcombe) holds 0: the cell is compatible with drawing n images;
 blank: not run.""",
     "verdicts": "The verdicts, counted:",
+    "agreement": "How many published values lie inside our intervals, and do the cells rank alike?",
     "averages": "Means over the cells that have both values:",
     "orderings": """## Does one method protect better than another?
 
@@ -58,7 +59,7 @@ other classes' images that are taken for the protected one; mean over the runs o
 Cells that do not fit each other, whatever we measure.""",
     "cells": "## Every cell",
 }
-OF_PUBLISHED = ("printed", "differences", "verdicts", "averages", "oddities")
+OF_PUBLISHED = ("printed", "differences", "verdicts", "agreement", "averages", "oddities")
 NO_RUN = "*No run of this table is there.*"
 MOST = 12  # rows of a table of the largest differences
 Shown = Styler | Text | plt.Axes
@@ -147,6 +148,10 @@ class Table:
     def verdicts(self) -> Styler:
         """How many cells of each method agree, are higher, lower, not run, not published."""
         return figures.table(pd.crosstab(self.comparison["method"], self.comparison["verdict"]))
+
+    def agreement(self) -> Styler:
+        """Published values inside our intervals, rank correlation (see `tables.agreement`)."""
+        return figures.table(tables.agreement(self.comparison), precision=3)
 
     def averages(self) -> Shown:
         """Means over the cells that have both values."""

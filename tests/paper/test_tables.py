@@ -6,10 +6,12 @@ from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from csnb import METHODS, InputError, paper
+from csnb import METHODS, InputError, paper, statistics
+from csnb.paper import tables
 
 
 def scores(*runs: tuple[str, str, object, int, dict[str, tuple[int, int]]]) -> pd.DataFrame:
@@ -88,6 +90,46 @@ def test_seeds_several_classes_and_what_the_paper_does_not_have() -> None:
     assert (found["verdict"] == "not run").sum() == 240 - 3
     digits = paper.compare(scores(("digits", "STD", 0, 0, ALL)), "digits")
     assert set(digits["verdict"]) == {"not published"}
+
+
+def test_an_interval_over_seeds_is_as_wide_as_they_differ() -> None:
+    """Student's by hand: three trainings, 980 images; t of 2 degrees of freedom is 4.3027."""
+    each = np.array([0.5, 0.7, 0.9])
+    runs = [("mnist", "CSE", 0, k, {"0": (round(a * 980), 980)}) for k, a in enumerate(each)]
+    place = ["attack", "method", "protected_class"]
+    row = paper.compare(scores(*runs), "mnist").set_index(place).loc[("PGD", "CSE", 0)]
+    assert row["ours"] == pytest.approx(0.7) and row["seeds"] == 3
+    of_seeds, of_images = 0.2**2 / 3, 0.7 * 0.3 / 980
+    freedom = 2 * ((of_seeds + of_images) / of_seeds) ** 2
+    half = scipy.stats.t.ppf(0.975, freedom) * np.sqrt(of_seeds + of_images)
+    assert 4.1 < scipy.stats.t.ppf(0.975, freedom) < 4.3027
+    assert [row["low"], row["high"]] == pytest.approx([0.7 - half, min(1.0, 0.7 + half)])
+    assert row["verdict"] == "agrees"  # 0.8740 is printed
+    again = scores(*[(*run[:4], {"0": (686, 980)}) for run in runs])  # that differ in nothing
+    row = paper.compare(again, "mnist").set_index(place).loc[("PGD", "CSE", 0)]
+    assert [row["low"], row["high"]] == pytest.approx([*statistics.wilson(686, 980)], abs=2e-4)
+    assert row["verdict"] == "lower"
+
+
+def test_agreement_counts_cells_inside_and_ranks_them() -> None:
+    comparison = pd.DataFrame(
+        {
+            "method": ["CSE"] * 3 + ["CSA"],
+            "published": [0.1, 0.5, 0.9, np.nan],
+            "ours": [0.15, 0.6, 0.7, 0.2],
+            "low": [0.05, 0.52, 0.6, 0.1],
+            "high": [0.2, 0.7, 0.9, 0.3],
+        }
+    )
+    comparison["difference"] = comparison["ours"] - comparison["published"]
+    found = tables.agreement(comparison)
+    for name in ("CSE", "all"):
+        assert found.loc[name].tolist() == pytest.approx([3, 2 / 3, 0.35 / 3, 1.0])
+    upside = comparison.assign(ours=comparison["ours"].to_numpy()[[2, 1, 0, 3]])
+    assert tables.agreement(upside).loc["all", "correlation"] == pytest.approx(-1)
+    level = tables.agreement(comparison.assign(ours=0.5))
+    assert level["correlation"].isna().all() and level.loc["all", "cells"] == 3
+    assert tables.agreement(comparison.iloc[3:]).loc["all", "cells"] == 0
 
 
 def test_a_data_set_that_is_a_file_goes_by_its_name_and_none_that_was_run_leaves_all_open() -> None:
