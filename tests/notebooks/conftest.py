@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from executing import kernel
+from in_kernels import kernel
 from nbclient.util import run_sync
 
 

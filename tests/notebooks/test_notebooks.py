@@ -8,7 +8,7 @@ import nbformat
 import papermill
 import pytest
 import yaml
-from executing import NOTEBOOKS, PROTECT, cells, execute, parameters_cell, shown
+from in_kernels import NOTEBOOKS, PROTECT, cells, execute, parameters_cell, shown
 from making import STRIPES, stripes
 from papermill.exceptions import PapermillExecutionError
 

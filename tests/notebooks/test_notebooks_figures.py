@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from executing import NOTEBOOKS, cells, execute, parameters_cell, shown
+from in_kernels import NOTEBOOKS, cells, execute, parameters_cell, shown
 from making import stripes
 from papermill.exceptions import PapermillExecutionError
 

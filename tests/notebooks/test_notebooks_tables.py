@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from executing import NOTEBOOKS, PROTECT, cells, execute, shown
+from in_kernels import NOTEBOOKS, PROTECT, cells, execute, shown
 
 import csnb
 from csnb.paper.readings import HEAD, READINGS

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from executing import NOTEBOOKS, execute, parameters_cell
+from in_kernels import NOTEBOOKS, execute, parameters_cell
 
 import csnb
 from csnb.paths import PARAMS, RESULTS
