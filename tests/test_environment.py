@@ -1,9 +1,13 @@
 """environment.yml says what pyproject.toml says, and the package exports what it lists."""
 
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
 
 import csnb
@@ -35,3 +39,18 @@ def test_environment_has_the_packages_and_ranges_of_the_project() -> None:
 
 def test_the_version_is_that_of_the_project() -> None:
     assert csnb.__version__ == PROJECT["version"]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
+)
+def test_waiting_threads_sleep_soon_unless_the_user_says_otherwise(
+    given: dict[str, str], expected: str
+) -> None:
+    others = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    code = "import csnb, os, sys; print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
+    said = subprocess.run(
+        [sys.executable, "-c", code], env=others | given, capture_output=True, text=True
+    ).stdout
+    assert said.split() == [expected, "False"], "before torch starts its threads"
