@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 LOWEST := .venv-lowest
 DEMO := runs/demo
 
-.PHONY: demo test test-slow test-lowest mutants fingerprint reproduction bench lint format notebooks clean
+.PHONY: demo test test-slow test-lowest mutants fingerprint pages bench lint format notebooks clean
 
 # Tests and committed notebooks run on one thread: equal threads give equal results, and two workers share two cores.
 test test-slow test-lowest mutants fingerprint notebooks: export OMP_NUM_THREADS := 1
@@ -62,8 +62,8 @@ fingerprint: $(VENV)/.ready
 	$(BIN)/python tests/test_fingerprint.py
 
 # After runs were committed: what of the paper they show.
-reproduction: $(VENV)/.ready
-	$(BIN)/python -m csnb.paper.claims REPRODUCTION.md
+pages: $(VENV)/.ready
+	$(BIN)/python -m csnb.pages
 
 bench: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --editable '.[audit]'

@@ -1,9 +1,8 @@
 """REPRODUCTION.md: what the paper says, claim by claim, and what finished runs say of it.
 
-``python -m csnb.paper.claims REPRODUCTION.md`` writes it from the runs that are committed.
+`csnb.pages` writes it from the runs that are committed.
 """
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -38,7 +37,7 @@ CONV1 = "body.conv1.weight"
 HEAD = """\
 # What of the paper holds
 
-Written by `make reproduction` from the runs in [results/runs](results/runs); no number here was
+Written by `make pages` from the runs in [results/runs](results/runs); no number here was
 typed by hand. Verdicts: **holds** (in all comparisons), **in part** (in some), **not shown** (in
 none, most are unclear), **contradicted** (in none, most are the other way, or what is printed is
 false), **not run**. Two networks are compared on the same test images of the protected class: by
@@ -410,7 +409,3 @@ def report(folder: str | Path = RESULTS) -> str:
         numbers = found.numbers.replace("|w|", "\\|w\\|")
         rows.append(f"| {each.where} | {each.says} ({link}) | **{found.verdict}** | {numbers} |")
     return "\n".join(rows) + "\n"
-
-
-if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(report(), encoding="utf-8")

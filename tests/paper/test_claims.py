@@ -12,7 +12,7 @@ from csnb.paths import CHECKOUT, NOTEBOOKS
 
 def test_the_committed_page_is_what_the_committed_runs_say() -> None:
     assert (CHECKOUT / "REPRODUCTION.md").read_text(encoding="utf-8") == report(), (
-        "make reproduction writes it again"
+        "make pages writes it again"
     )
 
 

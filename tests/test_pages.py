@@ -1,0 +1,42 @@
+"""What README says of runs is what the committed runs say."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from csnb import pages
+from csnb.comparison import BASE, CONTROL, Comparison
+from csnb.paper.claims import Evidence
+from csnb.paths import CHECKOUT
+
+
+def test_readme_is_current_and_its_picture_is_there() -> None:
+    text = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    said = pages.measured(Evidence().curves[0])
+    assert pages.readme(text, said) == text, "make pages writes it again"
+    assert pages.PICTURE.is_file() and f"]({pages.PICTURE.relative_to(CHECKOUT)})" in text
+
+
+def test_only_what_is_between_the_marks_is_written() -> None:
+    first, last = pages.MARKS
+    page = f"above\n{first}\nold\n{last}\nbelow\n"
+    assert pages.readme(page, "new") == f"above\n{first}\n\nnew\n\n{last}\nbelow\n"
+    assert pages.readme(pages.readme(page, "a"), "b") == pages.readme(page, "b")
+
+
+def test_a_row_has_the_ranking_s_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {"recall": 0.9, "low": 0.85, "high": 0.95, "area": 0.99, "time": 1.25, "lost": 1}
+    row |= {"gain": 0.1, "gain_low": 0.02, "gain_high": 0.18, "trainings": 5}
+    row |= {"price": -0.01, "price_low": -0.03, "price_high": 0.01}
+    names = pd.Index(["REST", BASE, CONTROL], name="method")
+    ranking = pd.DataFrame(row, index=names)
+    monkeypatch.setattr(Comparison, "ranking", ranking)
+    page = pages.measured(Comparison({name: {0: Path(name)} for name in names}, 8, 0.01, "mnist 8"))
+    table = [line for line in page.splitlines() if line.startswith("| ")]
+    assert table[0].startswith("| mnist 8, 5 trainings of each, 95 % intervals | recall at 1% ")
+    assert table[1] == (
+        "| REST | 0.900 [0.850, 0.950] | +0.100 [+0.020, +0.180] | -0.010 [-0.030, +0.010] | 1.25 "
+        "| 1 of 5 |"
+    )
+    assert table[2] == "| ADV with the best offset | 0.900 [0.850, 0.950] |  |  | 1.25 | 1 of 5 |"
