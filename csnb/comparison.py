@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from csnb.batch import run_ids
-from csnb.curves import rank, read_margins
+from csnb.curves import Gathered, rank, read_margins
 from csnb.errors import InputError
 from csnb.margins import protection
 from csnb.runs import RESULTS, inspect, read_run
@@ -60,13 +60,18 @@ class Comparison:
         }
 
     @cached_property
+    def gathered(self) -> Gathered:
+        """What was read of `whole`."""
+        return Gathered(self.whole, [self.p], budget=self.budget)
+
+    @cached_property
     def ranking(self) -> pd.DataFrame:
         """`csnb.curves.rank` of `whole`."""
         return self.against(BASE)
 
     def against(self, base: str) -> pd.DataFrame:
         """The same with another ``base`` to beat."""
-        return rank(self.whole, [self.p], base=base, budget=self.budget)
+        return self.gathered.ranked(base)
 
     def screened(self) -> pd.DataFrame:
         """`csnb.curves.rank` of one training of every method, on the seed that most have."""

@@ -173,23 +173,44 @@ def rank(
     recall is not reached. Intervals hold at 95 % (see `csnb.protection`), those of gain and price
     for all methods at once (Bonferroni). Raises InputError.
     """
-    if base not in runs or len({len(folders) for folders in runs.values()}) > 1 or not runs[base]:
-        counts = ", ".join(f"{len(folders)} of {name}" for name, folders in runs.items())
-        raise InputError(f"runs: {counts}; allowed: as many of each method, {base!r} among them")
-    groups = {name: [_Trained(f, protected, attack) for f in runs[name]] for name in runs}
-    first = groups[base][0]
-    if any(not np.array_equal(run.labels, first.labels) for g in groups.values() for run in g):
-        raise InputError("runs: of different test images; allowed: runs of one data set")
-    level = 1 - 0.05 / max(1, len(runs) - 1)
-    reached = {
-        name: Reached(np.stack([run.margins for run in group]), first.own, [budget])
-        for name, group in groups.items()
-    }
-    rows = {name: _row(reached[name], reached[base], level) for name in groups}
-    for name, group in groups.items():
-        rows[name] |= _cost(group, groups[base], level)
-    frame = pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
-    return frame.sort_values("gain", ascending=False, kind="stable")
+    return Gathered(runs, protected, budget=budget, attack=attack).ranked(base)
+
+
+class Gathered:
+    """What `rank` reads of runs; `ranked` gives its frame for any base, and reads nothing again."""
+
+    def __init__(
+        self,
+        runs: Mapping[str, Sequence[str | Path]],
+        protected: Sequence[int],
+        *,
+        budget: float,
+        attack: str = ATTACK,
+    ) -> None:
+        if len({len(folders) for folders in runs.values()}) > 1 or not all(runs.values()):
+            counts = ", ".join(f"{len(folders)} of {name}" for name, folders in runs.items())
+            raise InputError(f"runs: {counts}; allowed: as many of each method")
+        self.groups = {n: [_Trained(f, protected, attack) for f in runs[n]] for n in runs}
+        each = [run for group in self.groups.values() for run in group]
+        if any(not np.array_equal(run.labels, each[0].labels) for run in each):
+            raise InputError("runs: of different test images; allowed: runs of one data set")
+        self.reached = {
+            name: Reached(np.stack([run.margins for run in group]), each[0].own, [budget])
+            for name, group in self.groups.items()
+        }
+
+    def ranked(self, base: str) -> pd.DataFrame:
+        """The frame of `rank`. Raises InputError."""
+        if base not in self.groups:
+            raise InputError(f"base: no run of {base!r}; allowed: {', '.join(self.groups)}")
+        level = 1 - 0.05 / max(1, len(self.groups) - 1)
+        rows = {
+            name: _row(self.reached[name], self.reached[base], level)
+            | _cost(group, self.groups[base], level)
+            for name, group in self.groups.items()
+        }
+        frame = pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
+        return frame.sort_values("gain", ascending=False, kind="stable")
 
 
 def recommendation(ranking: pd.DataFrame, name: str, *, base: str = "ADV") -> str:

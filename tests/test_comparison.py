@@ -126,13 +126,12 @@ def test_recall_by_epochs_is_of_one_training_each(compared: Comparison) -> None:
 def test_the_claim_is_read_off_the_interval(
     low: float, high: float, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def made_up(runs: object, protected: list[int], *, base: str, budget: float) -> pd.DataFrame:
-        assert protected == [1] and budget == 0.05
+    def made_up(compared: Comparison, base: str) -> pd.DataFrame:
         names = [BASE, "CSA", "CSA, costs 10 and 1", "REST", CONTROL]
         row = {"gain": (low + high) / 2, "gain_low": low, "gain_high": high, "trainings": 3}
         return pd.DataFrame(row, index=pd.Index(names, name="method"))
 
-    monkeypatch.setattr("csnb.comparison.rank", made_up)
+    monkeypatch.setattr(Comparison, "against", made_up)
     runs = {name: {0: Path(name)} for name in (BASE, CONTROL, "CSA")}
     claim = Comparison(runs, 1, 0.05, "any").claim()
     dear = ["CSA", "CSA, costs 10 and 1"]
