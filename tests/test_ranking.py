@@ -115,7 +115,7 @@ def test_runs_that_cannot_be_ranked_are_refused_in_one_line(made: Made) -> None:
     adv = [made.add("a", margins(0, 0)), made.add("b", margins(0, 1))]
     with pytest.raises(InputError, match=r"^runs: 2 of ADV, 1 of CSA; allowed: as many of each"):
         rank({"ADV": adv, "CSA": adv[:1]}, [1], attack="PGD")
-    with pytest.raises(InputError, match="^base: no run of 'ADV'; allowed: CSA$"):
+    with pytest.raises(InputError, match=r"^base: no run of 'ADV'; allowed: CSA$"):
         rank({"CSA": adv}, [1], attack="PGD")
     few = made.add("few", margins(0, 0), attacked=30)
     with pytest.raises(InputError, match=r"^few: 30 of 100 test images attacked; allowed: runs of"):
