@@ -38,7 +38,7 @@ PUBLIC = {  # by module, imported when first asked for: csnb --help needs no tor
     "training": ("fit",),
 }
 MODULES = (
-    "attacks", "auditing", "batch", "bounds", "certified", "comparison", "costs", "curves", "data",
+    "attacks", "auditing", "batch", "bounds", "certified", "costs", "curves", "data",
     "evaluation", "figures", "images", "losses", "margins", "methods", "models", "paper",
     "pretrained", "runs", "statistics", "training",
 )  # fmt: skip

@@ -11,7 +11,8 @@ from making import QUICK, stripes
 import csnb
 from csnb import Experiment, InputError, find_or_run, read_margins
 from csnb.batch import run_ids
-from csnb.comparison import BASE, CONTROL, Comparison, comparable
+from csnb.curves import BASE, CONTROL, Comparison
+from csnb.curves.comparison import comparable
 from csnb.runs import Status
 
 GRID = [
@@ -87,7 +88,7 @@ def test_methods_are_named_with_what_sets_them_apart(
         result = known | {"parameters": asked | {"epochs": epochs}}
         return Status("done", folder=folder, result=result)
 
-    monkeypatch.setattr("csnb.comparison.inspect", found)
+    monkeypatch.setattr("csnb.curves.comparison.inspect", found)
     ids = ["run", "again", "long"]
     expected = {name: {3: tmp_path / "again"}, f"{name}, 24 epochs": {3: tmp_path / "long"}}
     assert comparable(tmp_path, ids, 1) == expected

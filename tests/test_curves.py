@@ -47,7 +47,7 @@ def test_they_are_attacked_once_and_the_run_stays_done(
 ) -> None:
     folder = made(place, "CSA")
     before = read_margins(folder, attack=WEAK)[0]
-    monkeypatch.setattr("csnb.curves.worst_margins", lambda *args, **kwargs: 1 / 0)
+    monkeypatch.setattr("csnb.curves.of_runs.worst_margins", lambda *args, **kwargs: 1 / 0)
     np.testing.assert_array_equal(read_margins(folder, attack=WEAK)[0], before)
     assert read_run(folder)
     with pytest.raises(ZeroDivisionError):
@@ -102,9 +102,11 @@ def test_protection_and_loss_are_told_apart(place: Path, monkeypatch: pytest.Mon
     own = read_margins(runs[0], attack=WEAK)[1]
     good, bad = np.where(own, 1.0, -1.0), np.where(own, -1.0, 1.0)
     margins = {runs[0]: good, runs[1]: bad}
-    monkeypatch.setattr("csnb.curves.read_margins", lambda f, **kwargs: (margins[Path(f)], own))
+    monkeypatch.setattr(
+        "csnb.curves.of_runs.read_margins", lambda f, **kwargs: (margins[Path(f)], own)
+    )
     lost = "THE CLASS IS LOST: few."
-    monkeypatch.setattr("csnb.curves.presence", lambda scores, name: lost)
+    monkeypatch.setattr("csnb.curves.of_runs.presence", lambda scores, name: lost)
     assert verdict(*runs).startswith(f"**{lost}** **Against ADV with an offset: protected more.**")
     assert "Against CSA with an offset: PROTECTED LESS." in verdict(*runs[::-1])
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from csnb import InputError, curves
-from csnb.curves import rank, recommendation
+from csnb import InputError
+from csnb.curves import rank, ranking, recommendation
 from csnb.margins import protection
 
 LABELS = np.repeat([0, 1, 2], [20, 30, 50])  # class 1 is asked about
@@ -19,8 +19,8 @@ class Made:
     def __init__(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.place, self.margins = place, dict[str, np.ndarray]()
         self.seconds = dict[str, float]()
-        monkeypatch.setattr(curves, "read_margins", self.read)
-        monkeypatch.setattr(curves, "read_run", self.result)
+        monkeypatch.setattr(ranking, "read_margins", self.read)
+        monkeypatch.setattr(ranking, "read_run", self.result)
 
     def read(self, folder: Path, **kwargs: object) -> tuple[np.ndarray, np.ndarray]:
         assert kwargs == {"protected": [1], "attack": "PGD"}

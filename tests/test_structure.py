@@ -48,7 +48,8 @@ def floor(name: str, below: tuple[str, ...] = ()) -> int:
 
 
 def test_no_import_runs_up_and_the_house_has_at_most_eight_floors() -> None:
-    floors = {name: floor(name) for name in GRAPH if name != "__main__"}  # the door leads to all
+    doors = {"__main__", "pages"}  # which lead to all
+    floors = {name: floor(name) for name in GRAPH if name not in doors}
     assert len(GRAPH) >= 15
     assert floors["errors"] == floors["losses"] == 1, "the graph was read"
     assert floors["attacks"] > floors["models"] > floors["spec"]

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from csnb.batch import run_ids
-from csnb.curves import Gathered, rank, read_margins
+from csnb.curves.of_runs import read_margins
+from csnb.curves.ranking import Gathered, rank
 from csnb.errors import InputError
 from csnb.margins import protection
 from csnb.runs import RESULTS, inspect, read_run
@@ -66,7 +67,7 @@ class Comparison:
 
     @cached_property
     def ranking(self) -> pd.DataFrame:
-        """`csnb.curves.rank` of `whole`."""
+        """`rank` of `whole`."""
         return self.against(BASE)
 
     def against(self, base: str) -> pd.DataFrame:
@@ -74,7 +75,7 @@ class Comparison:
         return self.gathered.ranked(base)
 
     def screened(self) -> pd.DataFrame:
-        """`csnb.curves.rank` of one training of every method, on the seed that most have."""
+        """`rank` of one training of every method, on the seed that most have."""
         usual = {name: each for name, each in self.runs.items() if not name.endswith(" epochs")}
         seed = Counter(seed for each in usual.values() for seed in each).most_common(1)[0][0]
         first = {name: [each[seed]] for name, each in usual.items() if seed in each}

@@ -5,9 +5,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from csnb import pages
-from csnb.comparison import BASE, CONTROL, Comparison
-from csnb.paper.claims import Evidence
+from csnb.curves import BASE, CONTROL, Comparison
+from csnb.pages import readme as pages
+from csnb.pages.claims import Evidence
 from csnb.paths import CHECKOUT
 
 

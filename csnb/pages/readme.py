@@ -1,15 +1,10 @@
-"""What this project's pages say of runs, written from them: REPRODUCTION.md, README's measurement.
-
-``python -m csnb.pages`` writes them, and the picture, from the runs that are committed.
-"""
+"""README's measurement: a class's ranking as a table, and the picture above it."""
 
 import matplotlib.pyplot as plt
 
 from csnb import figures
-from csnb.comparison import BASE, CONTROL, Comparison
-from csnb.curves import recommendation
+from csnb.curves import BASE, CONTROL, Comparison, recommendation
 from csnb.margins import protection_curve
-from csnb.paper.claims import Evidence, report
 from csnb.paths import CHECKOUT, RESULTS
 
 PICTURE = RESULTS.parent / "protection.png"
@@ -59,18 +54,3 @@ def readme(text: str, said: str) -> str:
     before, _, rest = text.partition(MARKS[0])
     _, _, after = rest.partition(MARKS[1])
     return f"{before}{MARKS[0]}\n\n{said}\n\n{MARKS[1]}{after}"
-
-
-def main() -> None:
-    """Write all of them."""
-    (CHECKOUT / "REPRODUCTION.md").write_text(report(), encoding="utf-8")
-    file = CHECKOUT / "README.md"
-    first = Evidence().curves[0]
-    file.write_text(readme(file.read_text(encoding="utf-8"), measured(first)), encoding="utf-8")
-    picture(first).figure.savefig(
-        PICTURE, dpi=110, bbox_inches="tight", metadata={"Software": None}
-    )
-
-
-if __name__ == "__main__":
-    main()

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from csnb.paper.claims import CLAIMS, Evidence, Finding, judged, of_minmax, of_pair, report
+from csnb.pages.claims import CLAIMS, Evidence, Finding, judged, of_minmax, of_pair, report
 from csnb.paths import CHECKOUT, NOTEBOOKS
 
 

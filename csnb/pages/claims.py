@@ -1,7 +1,4 @@
-"""REPRODUCTION.md: what the paper says, claim by claim, and what finished runs say of it.
-
-`csnb.pages` writes it from the runs that are committed.
-"""
+"""REPRODUCTION.md: what the paper says, claim by claim, and what finished runs say of it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,12 +11,11 @@ import torch
 
 from csnb.auditing import kept_audits
 from csnb.batch import run_ids
-from csnb.comparison import BASE, CONTROL, Comparison
 from csnb.costs import protect
+from csnb.curves import BASE, CONTROL, Comparison
 from csnb.errors import InputError
 from csnb.losses import expected_cost, fuzziness
-from csnb.paper import minmax, theory
-from csnb.paper.view import Table
+from csnb.paper import Table, minmax, theory
 from csnb.runs import RESULTS, inspect, read_histories, read_hits, read_weights
 
 TABLES = {"mnist": "mnist_table2", "cifar10": "cifar10_table3", "cifar100": "cifar100_table4"}

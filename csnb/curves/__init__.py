@@ -1,0 +1,10 @@
+"""The protection curves of runs: read, judged against adversarial training, ranked, compared."""
+
+from csnb.curves.comparison import BASE, CONTROL, Comparison
+from csnb.curves.of_runs import baseline, read_margins, read_pairs, verdict
+from csnb.curves.ranking import rank, recommendation
+
+__all__ = [
+    "BASE", "CONTROL", "Comparison", "baseline", "rank", "read_margins", "read_pairs",
+    "recommendation", "verdict",
+]  # fmt: skip

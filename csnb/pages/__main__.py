@@ -1,0 +1,13 @@
+"""Write REPRODUCTION.md, README's measurement and its picture from the committed runs."""
+
+from csnb.pages.claims import Evidence, report
+from csnb.pages.readme import PICTURE, measured, picture, readme
+from csnb.paths import CHECKOUT
+
+if __name__ == "__main__":
+    evidence, file = Evidence(), CHECKOUT / "README.md"
+    (CHECKOUT / "REPRODUCTION.md").write_text(report(), encoding="utf-8")
+    first = evidence.curves[0]
+    file.write_text(readme(file.read_text(encoding="utf-8"), measured(first)), encoding="utf-8")
+    figure = picture(first).figure
+    figure.savefig(PICTURE, dpi=110, bbox_inches="tight", metadata={"Software": None})
