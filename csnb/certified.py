@@ -109,9 +109,8 @@ def certified_score(
         rows.append({"measure": "robust_cost"} | ends)
     columns = ["attack", "measure", "class", "correct", "total", "value", "low", "high"]
     frame = pd.DataFrame(rows, columns=columns).assign(attack=CERTIFIED)
-    return frame.astype({"class": "str", "correct": "Int64", "total": "Int64"}).fillna(
-        {"class": ""}
-    )
+    frame = frame.fillna({"class": ""})  # before it is text, which "nan" is with pandas 2
+    return frame.astype({"class": "str", "correct": "Int64", "total": "Int64"})
 
 
 def _row(measure: str, count: int, total: int) -> dict[str, object]:

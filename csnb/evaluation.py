@@ -168,9 +168,8 @@ def score(
             )
     columns = ["attack", "measure", "class", "correct", "total", "value", "low", "high"]
     frame = pd.DataFrame(rows, columns=columns)
-    return frame.astype({"class": "str", "correct": "Int64", "total": "Int64"}).fillna(
-        {"class": ""}
-    )
+    frame = frame.fillna({"class": ""})  # before it is text, which "nan" is with pandas 2
+    return frame.astype({"class": "str", "correct": "Int64", "total": "Int64"})
 
 
 def _score_counts(

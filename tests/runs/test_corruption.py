@@ -462,6 +462,7 @@ def test_looking_needs_no_right_to_write(
             assert main(["status", str(case.runs)]) == 0
             assert len(read_runs(case.runs)["run"].unique()) == 2
             assert main(["sweep", str(made / "sweep.yaml"), "--runs", str(case.runs)]) == 0
+        assert contents(case.runs) == before
     finally:
         case.runs.chmod(0o755)
         stages[0].release()
@@ -469,7 +470,6 @@ def test_looking_needs_no_right_to_write(
     assert "4 runs: " in said and "2 done" in said
     assert "running     live-0123456789: epoch 3 of 20" in said
     assert "interrupted ended-0123456789: epoch 3 of 20" in said
-    assert contents(case.runs) == before
 
 
 def test_a_folder_that_may_not_be_listed_is_refused_in_a_line(
