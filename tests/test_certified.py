@@ -157,7 +157,7 @@ def test_they_are_kept_beside_the_attacked_ones_and_the_run_stays_done(
     assert np.where(own, attacked >= bound, attacked <= bound).all()
     assert len(list(folder.glob("margins-p1-*.npy"))) == 2 and list(folder.glob("pairs-*.npy"))
     for name in ("certified_margins", "certified_pairs"):
-        monkeypatch.setattr(f"csnb.curves.{name}", lambda *args: 1 / 0)
+        monkeypatch.setattr(f"csnb.curves.of_runs.{name}", lambda *args: 1 / 0)
     np.testing.assert_array_equal(read_margins(folder, attack="certified")[0], bound)
     np.testing.assert_array_equal(read_pairs(folder)[0], pairs)
     assert read_run(folder) and labels.tolist() == (np.arange(30) % 3).tolist()
