@@ -141,6 +141,12 @@ def test_the_verdict_follows_from_signs(overstated: bool, signs: list, word: str
     assert decide(overstated, signs) == word
 
 
+def test_what_bounds_prove_stands_whatever_attacks_see() -> None:
+    assert decide(False, [sign("gradient", "blind")], proved=True) == "stands"
+    broken = [sign("gradient", "blind"), sign("bounds", "broken")]
+    assert decide(False, broken, proved=True) == "not auditable"
+
+
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
