@@ -251,6 +251,15 @@ def gradients(comparison: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(list(rows.values()), index, columns)
 
 
+def _of_level(rows: pd.DataFrame, level: str) -> str:
+    """What an audit says, with its interval; nothing where it does not."""
+    value, n = rows[level].iloc[0], rows[f"{level}_n"].iloc[0]
+    if pd.isna(n):
+        return ""
+    low, high = wilson(value * n, n)
+    return f"{value:.3f} [{low:.3f}, {high:.3f}], n = {n}"
+
+
 def audits(scores: pd.DataFrame) -> pd.DataFrame:
     """What attacks of the paper left of a class, and what an audit left (see `csnb.audit`).
 
@@ -273,15 +282,6 @@ def audits(scores: pd.DataFrame) -> pd.DataFrame:
     index = pd.MultiIndex.from_tuples(places, names=["method", "class"]) if places else None
     columns = ["float32", "exact", *levels]
     return pd.DataFrame([found[place] for place in places], index, columns)
-
-
-def _of_level(rows: pd.DataFrame, level: str) -> str:
-    """What an audit says, with its interval; nothing where it does not."""
-    value, n = rows[level].iloc[0], rows[f"{level}_n"].iloc[0]
-    if pd.isna(n):
-        return ""
-    low, high = wilson(value * n, n)
-    return f"{value:.3f} [{low:.3f}, {high:.3f}], n = {n}"
 
 
 def oddities(dataset: str) -> pd.DataFrame:
