@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from csnb.certified import CERTIFIED, identity
 from csnb.errors import InputError
 from csnb.evaluation import presence
 from csnb.experiment import Experiment
 from csnb.margins import ATTACK, protection
 from csnb.runs.audits import read_audits
 from csnb.runs.kept import kept_margins
-from csnb.spec import ATTACKS
 
 HUB = {  # where the Hub has them
     "mnist": "ylecun/mnist",
@@ -137,19 +137,28 @@ def _evaluation(
 
 
 def _curve(folder: Path, result: Mapping[str, Any]) -> list[str]:
-    """Recall at given false alarms, both under attack, where the run's margins are kept."""
-    spec = ATTACKS.parse(ATTACK).identity
-    _, own, margins = kept_margins(folder, result, result["protected"], spec)
-    if margins is None:
-        return ["Recall at given false alarms under attack: not measured (`csnb.read_margins`)."]
-    found = protection(margins, own, budgets=BUDGETS)
-    said = [
-        f"- {row.false_alarms:.0%} false alarms: recall {row.value:.3f} [{row.low:.3f}, "
-        f"{row.high:.3f}]"
-        for row in found[found["measure"] == "recall"].itertuples()
-    ]
-    head = f"Recall at given false alarms, both under {ATTACK}, by any offset:"
-    return [head, "\n".join(said)]
+    """Recall at given false alarms, where the run's margins, attacked or certified, are kept."""
+    heads = {
+        ATTACK: f"Recall at given false alarms, both under {ATTACK}, by any offset:",
+        CERTIFIED: "The same whatever the attack, certified: at least",
+    }
+    said = []
+    for attack, head in heads.items():
+        given = folder, result, result["protected"], identity(attack)
+        _, own, margins = kept_margins(*given)
+        if margins is not None:
+            found = protection(margins, own, budgets=BUDGETS)
+            lines = [
+                f"- {row.false_alarms:.0%} false alarms: recall {row.value:.3f} [{row.low:.3f}, "
+                f"{row.high:.3f}]"
+                for row in found[found["measure"] == "recall"].itertuples()
+            ]
+            said += [head, "\n".join(lines)]
+        elif attack == ATTACK:
+            said.append(
+                "Recall at given false alarms under attack: not measured (`csnb.read_margins`)."
+            )
+    return said
 
 
 def _audit(folder: Path, weights: str) -> str:

@@ -187,7 +187,7 @@ class Run:
     def audited(self) -> pd.DataFrame:
         """The scores, and beside them what an audit left, where the written folder holds one.
 
-        Columns ``audited`` and ``audited_n`` then (see `csnb.runs.audits`). Raises InputError.
+        Columns as `csnb.runs.audits.add_audited` adds them. Raises InputError.
         """
         if self._written is None:
             raise InputError("run: not written; allowed: write() before audited()")

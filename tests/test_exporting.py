@@ -1,6 +1,7 @@
 """What a run leaves for those who have no csnb: files that answer as it does, and a card."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -86,6 +87,7 @@ def test_the_card_says_what_the_run_says(done: Path, exported: Path) -> None:
     margins, own = csnb.read_margins(done)
     reached = csnb.protection(margins, own, budgets=[0.05]).iloc[0]
     assert f"5% false alarms: recall {reached['value']:.3f}" in body
+    assert "certified" not in body
     assert "Not audited" in body
 
 
@@ -101,6 +103,19 @@ def test_the_card_carries_an_audit_s_verdict_of_these_weights(tmp_path: Path) ->
         _, body = card(model_card(folder, result, (1, 2, 2), checked))
         assert ("### Audit\n\n- Stands: 9 of 10, 1 less.\n" in body) is said
         assert ("Not audited" in body) is not said
+
+
+def test_the_card_carries_what_is_certified_where_margins_are_kept(
+    done: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(done, tmp_path / done.name)
+    result = csnb.read_run(folder)
+    checked = {"images": 1, "of the test set": 0, "largest difference": {"onnxruntime": 0.0}}
+    margins, own = csnb.read_margins(folder, attack="certified")
+    least = csnb.protection(margins, own, budgets=[0.05]).iloc[0]["value"]
+    _, body = card(model_card(folder, result, (3, 12, 12), checked))
+    certified = body.split("whatever the attack, certified: at least")[1]
+    assert f"5% false alarms: recall {least:.3f}" in certified.split("###")[0]
 
 
 def test_nothing_is_overwritten_or_left_behind(done: Path, tmp_path: Path, monkeypatch) -> None:

@@ -19,7 +19,7 @@ from torch.nn.functional import cosine_similarity
 from csnb.attacks import ATTACKS, ThreatModel, perturb
 from csnb.auditing.blind import miss
 from csnb.auditing.plan import Attack, Budget
-from csnb.auditing.work import Case, Findings, Store, adversarial, answers_and_margins, slope_of
+from csnb.auditing.work import Case, Findings, Store, adversarial, look, slope_of
 from csnb.errors import InputError
 from csnb.models import evaluating
 from csnb.spec import Spec
@@ -69,20 +69,18 @@ def indicate(
     case: Case, budget: Budget, found: Findings, store: Store, done: Callable[[str], None]
 ) -> list[Indicator]:
     """All of them. What attacks again is kept in ``store``."""
-    clean = answers_and_margins(case, case.x)[0]
-    y = case.y.cpu().numpy()
-    right = (clean == y).nonzero()[0]
-    own = np.isin(y[right], case.protected)  # these first, then the others in turn
+    right = (found.clean == case.y.cpu().numpy()).nonzero()[0]
+    own = case.own[right]  # these first, then the others in turn
     chosen = np.r_[right[own][: budget.looks // 2], right[~own]][: budget.looks]
-    look = torch.from_numpy(np.sort(chosen))
-    x, labels = (t[look.to(t.device)] for t in (case.x, case.y))
+    place = torch.from_numpy(np.sort(chosen))
+    x, labels = (t[place.to(t.device)] for t in (case.x, case.y))
     with evaluating(case.model):
-        made = [constant(clean), *answers(case.model, x)]
-        if len(look):
+        made = [constant(found.clean), *answers(case.model, x)]
+        if len(place):
             made += [*gradients(case, x, labels), *sizes(case, x, labels)]
     made += [*beaten(found), unbounded(case, x, labels, store)]
     done("unbounded eps")
-    made += [steps_of_claim(case, budget, store), steps_of_audit(case, budget, found, store)]
+    made += [steps(case, budget, found, store) for steps in (steps_of_claim, steps_of_audit)]
     done("more steps")
     return made
 
@@ -194,30 +192,38 @@ def _left(case: Case, x: Tensor, labels: Tensor, n: int) -> np.ndarray:
         for spec in ("PGD(steps=40, step_size=0.05, restarts=2)", "MIA(steps=40, step_size=0.05)"):
             attack = Attack("unbounded", spec, "miss", "white")
             images = adversarial(case, attack, x, labels)
-            fell = answers_and_margins(case, images)[0] != labels.cpu().numpy()
+            fell = look(case, images, labels).answers != labels.cpu().numpy()
             standing[: len(x)] = (standing[: len(x)] | (spec[0] == "P")) & ~fell
     except InputError:
         standing[: len(x)] = True
     return standing
 
 
-def steps_of_claim(case: Case, budget: Budget, store: Store) -> Indicator:
-    """Does the attack of the claim take more when it has more steps?"""
+def steps_of_claim(case: Case, budget: Budget, found: Findings, store: Store) -> Indicator:
+    """Does the attack of the claim take more when it has more steps?
+
+    Of the images looked at, those that fell to any attack meet it again, or the nearest to it.
+    """
     chosen = _first(case.right & case.own, case.right & case.spoken, budget.looks)
-    text = (
-        f"that stood under {case.claim.label} fall to the same attack with {MORE} times the steps"
-    )
+    name = "steps of the claim"
     if "steps" not in case.claim.options:
-        return Indicator("steps of the claim", "claim", 0.0, 0.02, False, f"{case.claim}: no steps")
+        return Indicator(name, "claim", 0.0, 0.02, False, f"{case.claim}: no steps")
+    most = max(budget.looks // 4, int((found.leads[chosen] < 0).sum()))
+    near = chosen[np.argsort(found.leads[chosen], kind="stable")[:most]]
     spec = _longer(case.claim, MORE)
-    kept = store.get("steps of the claim", lambda: _fall(case, spec, chosen))
-    return share("steps of the claim", "claim", int(kept.sum()), len(chosen), 0.02, text)
+    kept = store.get(name, lambda: _fall(case, spec, near))
+    text = (
+        f"that stood under {case.claim.label} fall to the same attack with {MORE} times the steps, "
+        f"of which the {len(near)} nearest to falling were tried"
+    )
+    return share(name, "claim", int(kept.sum()), len(chosen), 0.02, text)
 
 
 def steps_of_audit(case: Case, budget: Budget, found: Findings, store: Store) -> Indicator:
     """Does the audit's own attack still find more with more steps?"""
-    near = np.where(found.standing, np.abs(found.margins), np.inf)
-    chosen = np.argsort(near, kind="stable")[: min(budget.looks, int(found.standing.sum()))]
+    near = np.where(found.standing, found.leads, np.inf)
+    most = min(budget.looks // 2, int(found.standing.sum()))
+    chosen = np.argsort(near, kind="stable")[:most]
     spec = ATTACKS.parse(next(a.spec for a in budget.attacks if a.aim == "miss"))
     attack = Attack("more steps", str(_longer(spec, 2)), "miss", "white")
     kept = store.get("more steps", lambda: _fall(case, attack, chosen))
@@ -242,7 +248,7 @@ def _fall(case: Case, attack: Attack | Spec, chosen: np.ndarray) -> np.ndarray:
             images = perturb(case.model, x, y, attack, case.threat, seed=case.seed, robust="worst")
         else:
             images = adversarial(case, attack, x, y)
-        fell[chosen] = answers_and_margins(case, images)[0] != y.cpu().numpy()
+        fell[chosen] = look(case, images, y).answers != y.cpu().numpy()
     return fell
 
 

@@ -2,17 +2,19 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from torch import Tensor, nn
 
 from csnb.attacks import ATTACKS, ThreatModel, warn_short
+from csnb.auditing.certify import Certified, certify, contradicted
 from csnb.auditing.indicators import Indicator, indicate
 from csnb.auditing.plan import BUDGETS, Budget
-from csnb.auditing.report import Audit, Counts, tidy
-from csnb.auditing.work import Case, Findings, Store, attack_all, is_smooth, steps
+from csnb.auditing.report import Audit, Counts, Level, tidy
+from csnb.auditing.work import CLAIMED, Case, Findings, Store, attack_all, is_smooth, steps
 from csnb.data import Dataset
 from csnb.data.dataset import class_indices
 from csnb.errors import InputError, choices, shown
@@ -25,7 +27,7 @@ from csnb.runs.audits import audit_file
 from csnb.runs.identity import NUMERICS
 from csnb.spec import Spec
 
-VERSION = 1  # of what an audit does
+VERSION = 2  # of what an audit does
 
 
 def audit(
@@ -97,10 +99,19 @@ def conduct(
 
     ``weights``: their digest, by which readers see whether the rows are still the run's.
     """
-    with bar(len(steps(budget, others)) + 3, "auditing") as shown_bar:
-        found, made = _attack_and_look(case, budget, others, store, shown_bar.step)
-    margins = {"claimed": store.arrays["claimed margins"], "audited": found.margins}
-    rows = tidy(case, found, made, margins, names, totals)
+    with bar(len(steps(budget, others)) + 4, "auditing") as shown_bar:
+        found, made, certified = _attack_and_look(case, budget, others, store, shown_bar.step)
+    everywhere = np.ones_like(case.right)
+    levels = {
+        "claimed": Level(case.right, case.spoken, store.arrays[CLAIMED]),
+        "audited": Level(found.standing, everywhere, found.margins),
+    }
+    if isinstance(certified, Certified):
+        levels["certified"] = Level(certified.stands, everywhere, certified.margins)
+    rows = tidy(case, found, made, levels, names, totals)
+    if isinstance(certified, str):
+        said = {"part": "bounds", "name": "none", "text": f"Nothing is certified: {certified}."}
+        rows = pd.concat([rows, pd.DataFrame([said])], ignore_index=True)
     rows = rows.assign(claim=case.claim.label, weights=weights, numerics=NUMERICS)
     if store.file is not None:
         content = rows.to_csv(index=False).encode()
@@ -111,12 +122,25 @@ def conduct(
                 f"folder: {store.file.parent} cannot be written ({error.strerror}); "
                 "allowed: a writable folder"
             ) from None
-    return Audit(rows, margins, case.own)
+    return Audit(rows, {name: level.margins for name, level in levels.items()}, case.own)
 
 
-def _attack_and_look(case, budget, others, store, done) -> tuple[Findings, list[Indicator]]:
-    found = attack_all(case, budget, others, store, done)
-    return found, indicate(case, budget, found, store, done)
+def _attack_and_look(
+    case: Case,
+    budget: Budget,
+    others: Mapping[str, Normalized],
+    store: Store,
+    done: Callable[[str], None],
+) -> tuple[Findings, list[Indicator], Certified | str]:
+    certified = certify(case, store)
+    done("bounds")
+    known = isinstance(certified, Certified)
+    certain = certified.stands if known else np.zeros_like(case.right)
+    found = attack_all(case, budget, others, store, certain, done)
+    made = indicate(case, budget, found, store, done)
+    if known:
+        made.append(contradicted(case, certified, found, store, steps(budget, others)))
+    return found, made, certified
 
 
 def sample(y: Tensor, protected: Sequence[int], most: int, seed: int) -> np.ndarray:

@@ -94,7 +94,7 @@ def beside(folder: Path, result: Mapping[str, Any]) -> list[Path]:
 
 
 def overview(audits: Mapping[str, Audit]) -> pd.DataFrame:
-    """A row per run: claimed, audited, verdict, what is flagged."""
+    """A row per run: claimed, audited, certified, verdict, what is flagged."""
     rows = [{"run": name} | _summary(audit.rows) for name, audit in audits.items()]
     return pd.DataFrame(rows)
 
@@ -117,7 +117,7 @@ def _summary(rows: pd.DataFrame) -> dict[str, object]:
     own = accuracy.set_index("name")
     signs = rows[(rows["part"] == "indicator") & (rows["flagged"].astype(str) == "True")]
     known = {"class": verdict["class"], "n": int(verdict["n"]), "claim": rows["claim"].iloc[0]}
-    known |= {level: float(own["value"][level]) for level in LEVELS}
+    known |= {level: float(own["value"].get(level, np.nan)) for level in LEVELS}
     known |= {"low": float(own["low"]["audited"]), "high": float(own["high"]["audited"])}
     return known | {"verdict": verdict["name"], "flagged": ", ".join(signs["name"])}
 

@@ -13,7 +13,8 @@ from csnb.margins import protection, protection_curve
 from csnb.statistics import wilson
 
 POINT = 0.01  # a claim that loses no more stands
-LEVELS = ("claimed", "audited")  # what is certified, at least so much, has its place after these
+LEVELS = ("claimed", "audited", "certified")  # the last where bounds know each layer
+HEADS = {"certified": "certified at least"}
 COLUMNS = [
     "part", "name", "class", "value", "low", "high", "count", "n", "threshold", "flagged",
     "seconds", "text",
@@ -34,12 +35,23 @@ class Counts:
 
 
 @dataclass(frozen=True)
+class Level:
+    """``right``: (N,) bool, of the images that are ``known``, (N,) bool; worst ``margins`` (N,)."""
+
+    right: np.ndarray
+    known: np.ndarray
+    margins: np.ndarray
+
+
+@dataclass(frozen=True)
 class Audit:
     """An audit's ``rows`` (tidy), worst ``margins`` (N,) by level, and ``own``, (N,) bool.
 
-    ``rows``: by ``part`` - "verdict", "accuracy" (claimed and audited, of the protected classes,
-    of the others, of all, weighted as the data has them), "recall" (of the protected classes at
-    given false alarms, and the area), "attack" (how many fell to it that had stood), "indicator".
+    Levels: claimed, audited and, where `csnb.bounds` has rules for the network, certified: at
+    least that stands, whatever the attack. ``rows``: by ``part`` - "verdict", "accuracy" (of the
+    protected classes, of the others, of all, weighted as the data has them), "recall" (of the
+    protected classes at given false alarms, and the area), "attack" (how many fell to it that had
+    stood), "indicator", "bounds" (why there are none).
     """
 
     rows: pd.DataFrame
@@ -58,29 +70,35 @@ class Audit:
         return part[["value", "threshold", "flagged", "text"]]
 
     def curves(self) -> dict[str, pd.DataFrame]:
-        """The protection curves, claimed and audited (see `csnb.margins.protection_curve`)."""
+        """The protection curve of each level (see `csnb.margins.protection_curve`)."""
         return {name: protection_curve(m, self.own) for name, m in self.margins.items()}
 
     def table(self) -> pd.DataFrame:
-        """Claimed and audited side by side, with n and 95 % intervals as text."""
+        """The levels side by side, with n and 95 % intervals as text."""
         part = self.rows[self.rows["part"].isin(["accuracy", "recall"])]
         numbers = zip(part["value"], part["low"], part["high"], strict=True)
         texts = [f"{v:.3f} [{lo:.3f}, {hi:.3f}]" if v == v else "" for v, lo, hi in numbers]
         cells = part.assign(text=texts, what=part["class"])
         order = list(dict.fromkeys(cells["what"]))
-        wide = cells.pivot(index="what", columns="name", values="text").loc[order, list(LEVELS)]
+        levels = [level for level in LEVELS if (cells["name"] == level).any()]
+        wide = cells.pivot(index="what", columns="name", values="text").loc[order, levels]
         sizes = cells.groupby("what")["n"].max()  # the claim may not speak of all
-        return wide.assign(n=sizes[order].astype(int)).rename_axis(index="", columns="")
+        return (
+            wide.rename(columns=HEADS)
+            .assign(n=sizes[order].astype(int))
+            .rename_axis(index="", columns="")
+        )
 
     def _part(self, name: str) -> pd.DataFrame:
         return self.rows[self.rows["part"] == name]
 
     def _repr_markdown_(self) -> str:
-        """One screen: the verdict, claimed and audited, what every attack took, what is odd."""
+        """One screen: the verdict, the levels, what every attack took, what is odd."""
         lines = [f"**{self._part('verdict')['text'].iloc[0]}**", ""]
         lines += _table(self.table().reset_index(names=""))
         attacks = self._part("attack")
         took = [f"{r.name} {r.count:.0f} of {r.n:.0f}" for r in attacks.itertuples(index=False)]
+        lines += [f"\n{text}" for text in self._part("bounds")["text"]]
         lines += ["", f"What fell to each attack, of what it was shown: {', '.join(took)}.", ""]
         signs = self._part("indicator")
         flagged = signs["flagged"].astype(bool)
@@ -99,18 +117,16 @@ def tidy(
     case: Case,
     found: Findings,
     made: Sequence[Indicator],
-    margins: Mapping[str, np.ndarray],
+    levels: Mapping[str, Level],
     names: Sequence[str],
     totals: Counts,
 ) -> pd.DataFrame:
     """All rows of an audit."""
-    right = {"claimed": case.right, "audited": found.standing}
-    rows = [_verdict(case, found, made, names)]
-    for level in LEVELS:
-        known = case.spoken if level == "claimed" else np.ones_like(case.spoken)
-        rows += _accuracies(level, right[level], known, case.own, names, totals)
-    for level in LEVELS:
-        rows += _recalls(level, margins[level], case.own)
+    rows = [_verdict(case, found, made, names, levels)]
+    for name, level in levels.items():
+        rows += _accuracies(name, level, case.own, names, totals)
+    for name, level in levels.items():
+        rows += _recalls(name, level.margins, case.own)
     rows += [
         {"part": "attack", "name": row["attack"], "class": "", "count": row["fell"]}
         | {"n": row["asked"], "value": row["fell"] / row["asked"] if row["asked"] else 0.0}
@@ -127,18 +143,13 @@ def tidy(
 
 
 def _accuracies(
-    level: str,
-    right: np.ndarray,
-    spoken: np.ndarray,
-    own: np.ndarray,
-    names: Sequence[str],
-    totals: Counts,
+    name: str, level: Level, own: np.ndarray, names: Sequence[str], totals: Counts
 ) -> list[dict[str, object]]:
     """Of the protected classes, of the others, of all: weighted as the data has them."""
     rows, ends = [], []
-    for name, kind in ((" or ".join(names), own), ("others", ~own)):
-        n, count = int((kind & spoken).sum()), int((right & kind & spoken).sum())
-        row = {"part": "accuracy", "name": level, "class": name, "count": count, "n": n}
+    for who, kind in ((" or ".join(names), own & level.known), ("others", ~own & level.known)):
+        n, count = int(kind.sum()), int((level.right & kind).sum())
+        row = {"part": "accuracy", "name": name, "class": who, "count": count, "n": n}
         value = count / n if n else np.nan
         low, high = map(float, wilson(count, n)) if n else (np.nan, np.nan)
         rows.append(row | {"value": value, "low": low, "high": high})
@@ -147,7 +158,7 @@ def _accuracies(
     value, low, high = np.array(ends).T
     mean = float(weights @ value)
     below, above = (np.hypot.reduce(weights * gap) for gap in (value - low, high - value))
-    row = {"part": "accuracy", "name": level, "class": "all", "n": sum(r["n"] for r in rows)}
+    row = {"part": "accuracy", "name": name, "class": "all", "n": sum(r["n"] for r in rows)}
     return [*rows, row | {"value": mean, "low": mean - below, "high": mean + above}]
 
 
@@ -161,15 +172,20 @@ def _recalls(level: str, margins: np.ndarray, own: np.ndarray) -> list[dict[str,
 
 
 def _verdict(
-    case: Case, found: Findings, made: Sequence[Indicator], names: Sequence[str]
+    case: Case,
+    found: Findings,
+    made: Sequence[Indicator],
+    names: Sequence[str],
+    levels: Mapping[str, Level],
 ) -> dict[str, object]:
-    """One of four words, by how many points the claim is too high, and why."""
+    """One of four words, by how many points the claim is too high, and why; what is certain."""
     own = case.own
     n, claimed = int(own.sum()), int((case.right & own).sum())
     left = int((found.standing & own).sum())
     gone = (claimed - left) / n
     low, high = map(float, wilson(claimed - left, n))
-    word = decide(low > POINT, made)
+    held = int((levels["certified"].right & own).sum()) if "certified" in levels else 0
+    word = decide(low > POINT, made, proved=held > 0 and claimed - held <= POINT * n)
     who = " or ".join(map(repr, names))
     said = (
         f"{claimed / n:.1%} of {n} images of {who} stand under {case.claim.label}, {left / n:.1%} "
@@ -189,11 +205,22 @@ def _verdict(
         "masked": f"Masked: {said}, {points} less; {unseen} ({signs}).",
         "not auditable": f"Not auditable: no accuracy of this network means anything ({signs}).",
     }[word]
-    short = any(each.flagged and each.kind == "short" for each in made)
-    if short and word in ("stands", "overstated"):
-        text += " More steps still find more: a larger budget would say less."
+    text += _besides(word, made, held / n)
     row = {"part": "verdict", "name": word, "class": " or ".join(names), "value": gone}
     return row | {"low": low, "high": high, "count": claimed - left, "n": n, "text": text}
+
+
+def _besides(word: str, made: Sequence[Indicator], held: float) -> str:
+    """What else is to be known of a verdict; ``held``: share that is certified."""
+    flagged = {each.name: each for each in made if each.flagged}
+    said = ""
+    if any(each.kind == "short" for each in flagged.values()) and word in ("stands", "overstated"):
+        said += " More steps still find more: a larger budget would say less."
+    if "bounds" in flagged:
+        said += f" A contradiction: {flagged['bounds'].text}."
+    if held and word != "not auditable":
+        said += f" At least {held:.1%} stand whatever the attack."
+    return said
 
 
 BEHIND = {
@@ -201,17 +228,20 @@ BEHIND = {
 }  # fmt: skip
 
 
-def decide(overstated: bool, made: Sequence[Indicator]) -> str:
+def decide(overstated: bool, made: Sequence[Indicator], *, proved: bool = False) -> str:
     """The verdict, of whether the claim is too high and of what indicators say.
 
-    A broken network has no accuracy. One that attacks do not see is masked, whatever they left;
-    one that only the claim's attack does not see, where others took what it claimed. An attack of
-    too few steps claims too much and masks nothing.
+    A broken network has no accuracy. One whose claim is ``proved`` by bounds stands, whether
+    attacks see it or not. One that they do not see is masked, whatever they left; one that only the
+    claim's attack does not see, where others took what it claimed. An attack of too few steps
+    claims too much and masks nothing.
     """
     flagged = {(each.kind, each.name) for each in made if each.flagged}
     kinds = {kind for kind, _ in flagged}
     if "broken" in kinds:
         return "not auditable"
+    if proved:
+        return "stands"
     hidden = {("claim", "float32 gradient"), ("claim", "lead")} & flagged
     if "blind" in kinds or (overstated and hidden):
         return "masked"

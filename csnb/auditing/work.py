@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,10 +20,13 @@ from csnb.auditing.blind import miss
 from csnb.auditing.plan import Attack, Budget
 from csnb.errors import InputError
 from csnb.losses import log_odds
-from csnb.margins import class_margin, worst_margins
+from csnb.margins import ATTACK, class_margin, worst_margins
 from csnb.models import Normalized
 from csnb.paths import read_file, write_atomically
 from csnb.spec import Spec
+
+CLAIMED = "claimed margins"  # where the store has them
+USUAL = "usual PGD on the class's margin"  # that the claimed curve rests on
 
 
 @dataclass
@@ -83,23 +87,38 @@ class Store:
                 write_atomically(self.file, packed.getvalue())
 
 
+class Seen(NamedTuple):
+    """What the network makes of images: ``answers``; the class's ``margins``; ``leads`` of the true
+    class over the likeliest other. (N,) each.
+    """
+
+    answers: np.ndarray
+    margins: np.ndarray
+    leads: np.ndarray
+
+
 @dataclass
 class Findings:
     """What attacks have found so far.
 
-    ``standing``: (N,) bool, right under all of them; ``margins``: (N,) worst ones of the protected
-    classes; ``rows``: of each attack.
+    ``clean``: answers to the images as they are. ``standing``: (N,) bool, right under all attacks;
+    ``margins``: (N,) worst ones of the protected classes; ``leads``: (N,) least ones of the true
+    class; ``rows``: of each attack.
     """
 
+    clean: np.ndarray
     standing: np.ndarray
     margins: np.ndarray
+    leads: np.ndarray
     rows: list[dict[str, object]]
 
-    def take(self, own: np.ndarray, margins: np.ndarray, fooled: np.ndarray) -> None:
-        """Count what one more attack reached."""
+    def take(self, own: np.ndarray, reached: np.ndarray) -> None:
+        """Count what one more attack reached, (N, 4) of `_one`."""
+        _, fell, margins, leads = reached.T
         worse = np.where(own, margins < self.margins, margins > self.margins)
         self.margins = np.where(worse & np.isfinite(margins), margins, self.margins)
-        self.standing = self.standing & ~fooled
+        self.leads = np.fmin(self.leads, leads)
+        self.standing = self.standing & ~(fell > 0)
 
 
 def attack_all(
@@ -107,29 +126,37 @@ def attack_all(
     budget: Budget,
     others: Mapping[str, Normalized],
     store: Store,
+    certain: np.ndarray,
     done: Callable[[str], None],
 ) -> Findings:
-    """The attacks of the budget; after the white box those from other networks."""
-    claimed = store.get("claimed margins", lambda: _claimed(case))
-    done("claimed margins")
-    found = Findings(
-        case.right & (answers_and_margins(case, case.x)[0] == case.y.cpu().numpy()), claimed, []
-    )
+    """The attacks of the budget; after the white box those from other networks.
+
+    ``certain``: (N,) bool, images that no attack moves: the slow ones leave them aside.
+    """
+    seen = look(case, case.x, case.y)
+    right = case.right & (seen.answers == case.y.cpu().numpy())
+    found = Findings(seen.answers, right, seen.margins, seen.leads, [])
+    usual = Attack(USUAL, str(ATTACKS.parse(ATTACK)), "class", "white")
+    margins = store.get(CLAIMED, lambda: _claimed(case))
+    _count(case, found, usual, _crossing(case.own, margins), store.seconds(CLAIMED))
+    done(USUAL)
     for attack in steps(budget, others):
-        arrays = store.get(attack.name, lambda a=attack: _one(case, budget, others, a, found))
-        asked, margins = arrays[:, 0] > 0, arrays[:, 2]
-        before = found.standing
-        found.take(case.own, margins, arrays[:, 1] > 0)
-        fell = before & ~found.standing
-        row = {"attack": attack.name, "sort": attack.sort, "spec": attack.spec}
-        row |= {
-            "asked": int(asked.sum()),
-            "fell": int(fell.sum()),
-            "seconds": store.seconds(attack.name),
-        }
-        found.rows.append(row | {"failed": bool((arrays[asked, 1] < 0).any())})
+        asked = _asked(attack, budget, found, certain)
+        reached = store.get(attack.name, lambda a=attack, of=asked: _one(case, others, a, of))
+        _count(case, found, attack, reached, store.seconds(attack.name))
         done(attack.name)
     return found
+
+
+def _count(
+    case: Case, found: Findings, attack: Attack, reached: np.ndarray, seconds: float
+) -> None:
+    """Add what an attack reached, and its row."""
+    asked, before = reached[:, 0] > 0, found.standing
+    found.take(case.own, reached)
+    row = {"attack": attack.name, "sort": attack.sort, "spec": attack.spec, "seconds": seconds}
+    row |= {"asked": int(asked.sum()), "fell": int((before & ~found.standing).sum())}
+    found.rows.append(row | {"failed": bool((reached[asked, 1] < 0).any())})
 
 
 def steps(budget: Budget, others: Mapping[str, Normalized]) -> list[Attack]:
@@ -142,55 +169,70 @@ def steps(budget: Budget, others: Mapping[str, Normalized]) -> list[Attack]:
 def _claimed(case: Case) -> np.ndarray:
     """The worst margins that csnb's usual attack reaches: the curve that is claimed."""
     if not is_smooth(case.model, case.x, case.y):
-        return answers_and_margins(case, case.x)[1]
-    settings = {"protected": case.protected, "threat": case.threat, "seed": case.seed}
-    return worst_margins(case.model, case.x, case.y, **settings).astype(np.float32)
+        return look(case, case.x, case.y).margins
+    given = case.model, case.x, case.y, case.protected, case.threat
+    return worst_margins(*given, attack=ATTACK, seed=case.seed).astype(np.float32)
+
+
+def _asked(attack: Attack, budget: Budget, found: Findings, certain: np.ndarray) -> np.ndarray:
+    """Which images an attack meets, (N,) bool: of those that stand, where it is told to, the ones
+    that are the nearest to falling.
+    """
+    if attack.aim == "class":
+        near, possible = np.abs(found.margins), np.ones_like(found.standing)
+    else:
+        near, possible = found.leads, found.standing & ~(certain & (attack.crowd != "all"))
+    most = {"all": len(near), "near": budget.near, "nearest": budget.nearest}[attack.crowd]
+    asked = np.zeros_like(possible)
+    asked[np.argsort(np.where(possible, near, np.inf), kind="stable")[:most]] = True
+    return asked & possible
 
 
 def _one(
-    case: Case,
-    budget: Budget,
-    others: Mapping[str, Normalized],
-    attack: Attack,
-    found: Findings,
+    case: Case, others: Mapping[str, Normalized], attack: Attack, asked: np.ndarray
 ) -> np.ndarray:
-    """For each image: whether it was attacked, fell (-1: the attack failed), its margin. (N, 3)."""
-    if attack.aim == "class":
-        return _of_class(case, attack)
-    asked = found.standing.copy()
-    if attack.hardest and asked.sum() > budget.hardest:
-        near = np.where(asked, np.abs(found.margins), np.inf)
-        asked[np.argsort(near, kind="stable")[budget.hardest :]] = False
-    arrays = np.full((len(asked), 3), np.nan, dtype=np.float32)
-    arrays[:, :2] = 0
-    arrays[asked, 0] = 1
+    """For each image: whether it was attacked, fell (-1: the attack failed), its margin and the
+    true class's lead, NaN where they are not known. (N, 4).
+    """
+    reached = np.full((len(asked), 4), np.nan, dtype=np.float32)
+    reached[:, :2] = 0
+    reached[asked, 0] = 1
     place = torch.from_numpy(asked.nonzero()[0])
     source = others.get(attack.name.removeprefix("from ")) if attack.sort == "transfer" else None
+    if attack.aim == "class":
+        return _of_class(case, attack, reached, place)
     for part in place.split(batch_of(case.x)):
         x, y = (t[part.to(t.device)] for t in (case.x, case.y))
         try:
-            images = adversarial(case, attack, x, y, source)
-            answers, margins = answers_and_margins(case, images)
+            seen = look(case, adversarial(case, attack, x, y, source), y)
         except InputError:  # not finite, or images that the attack does not take
-            arrays[part.numpy(), 1] = -1
+            reached[part.numpy(), 1] = -1
             continue
-        arrays[part.numpy(), 1] = answers != y.cpu().numpy()
-        arrays[part.numpy(), 2] = margins
-    return arrays
+        fell = seen.answers != y.cpu().numpy()
+        reached[part.numpy(), 1:] = np.stack([fell, seen.margins, seen.leads], 1)
+    return reached
 
 
-def _of_class(case: Case, attack: Attack) -> np.ndarray:
-    """As `_one`, of all images: whoever moves the class's margin past 0 fools the network."""
-    settings = {"protected": case.protected, "threat": case.threat}
-    seed = case.seed + _salt(attack)
+def _of_class(case: Case, attack: Attack, reached: np.ndarray, place: Tensor) -> np.ndarray:
+    """As `_one`, of images that need not stand."""
+    settings = {"protected": case.protected, "threat": case.threat, "attack": attack.spec}
+    x, y = (t[place.to(t.device)] for t in (case.x, case.y))
     try:
-        margins = worst_margins(
-            case.model, case.x, case.y, attack=attack.spec, seed=seed, **settings
-        )
+        margins = worst_margins(case.model, x, y, seed=case.seed + _salt(attack), **settings)
     except InputError:
-        return np.tile(np.array([1, -1, np.nan], np.float32), (len(case.x), 1))
-    fell = np.where(case.own, margins < 0, margins > 0)
-    return np.stack([np.ones(len(fell)), fell, margins], 1).astype(np.float32)
+        reached[place.numpy(), 1] = -1
+        return reached
+    reached[place.numpy()] = _crossing(case.own[place.numpy()], margins)
+    return reached
+
+
+def _crossing(own: np.ndarray, margins: np.ndarray) -> np.ndarray:
+    """What worst margins (n,) of the classes say, (n, 4) as of `_one`.
+
+    Past 0 the network is fooled; the true class's lead is no larger than the margin on its side.
+    """
+    leads = np.where(own, margins, -margins)
+    return np.stack([np.ones(len(own)), leads < 0, margins, leads], 1).astype(np.float32)
 
 
 def _salt(attack: Attack) -> int:
@@ -233,13 +275,13 @@ def is_smooth(model: nn.Module, x: Tensor, labels: Tensor) -> bool:
 
 
 @torch.no_grad()
-def answers_and_margins(case: Case, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """What the network takes images for, and the class's margins. Raises InputError."""
-    answers, margins = [], []
-    for part in images.split(batch_of(images)):
+def look(case: Case, images: Tensor, labels: Tensor) -> Seen:
+    """What the network makes of images (n, C, H, W) of these labels (n,). Raises InputError."""
+    seen = []
+    size = batch_of(images)
+    for part, y in zip(images.split(size), labels.split(size), strict=True):
         logits = case.model(part)
         if not logits.isfinite().all():
             raise InputError("model: gives logits that are not finite; allowed: finite ones")
-        answers.append(logits.argmax(1))
-        margins.append(class_margin(logits, case.protected))
-    return torch.cat(answers).cpu().numpy(), torch.cat(margins).cpu().numpy()
+        seen.append((logits.argmax(1), class_margin(logits, case.protected), -miss(logits, y)))
+    return Seen(*(torch.cat(each).cpu().numpy() for each in zip(*seen, strict=True)))

@@ -273,27 +273,36 @@ def gradients(comparison: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(list(rows.values()), index, columns)
 
 
+def _of_level(rows: pd.DataFrame, level: str) -> str:
+    """What an audit says, with its interval; nothing where it does not."""
+    value, n = rows[level].iloc[0], rows[f"{level}_n"].iloc[0]
+    if pd.isna(n):
+        return ""
+    low, high = wilson(value * n, n)
+    return f"{value:.3f} [{low:.3f}, {high:.3f}], n = {n}"
+
+
 def audits(scores: pd.DataFrame) -> pd.DataFrame:
     """What attacks of the paper left of a class, and what an audit left (see `csnb.audit`).
 
     ``scores``: of `read_runs`. A row for each run and class that was audited: the least accuracy
     under the attacks that keep to the ball, by ``float32`` and by ``exact`` gradients, of all test
-    images, and ``audited``, with n and Wilson interval as text, of those that the audit drew.
+    images, and ``audited``, with n and Wilson interval as text, of those that the audit drew;
+    ``certified``, likewise, where an audit has bounds: at least so much stands.
     """
     rows = scores[scores["audited"].notna()] if "audited" in scores else scores[:0]
     rows = rows.astype({"method": str, "class": str, "attack": str})
     rows = rows[~rows["attack"].str.startswith("CW")]
+    levels = [level for level in ("audited", "certified") if level in scores]
     found = {}
     for (method, p, _), part in rows.groupby(["method", "class", "run"], observed=True):
         rounded = part["attack"].str.contains(FLOAT32, regex=False)
-        value, n = float(part["audited"].iloc[0]), int(part["audited_n"].iloc[0])
-        low, high = wilson(value * n, n)
         cells = {"float32": part["value"][rounded].min(), "exact": part["value"][~rounded].min()}
-        found[method, p] = cells | {"audited": f"{value:.3f} [{low:.3f}, {high:.3f}], n = {n}"}
+        found[method, p] = cells | {level: _of_level(part, level) for level in levels}
     order = {name: k for k, name in enumerate(METHODS)}
     places = sorted(found, key=lambda place: (order.get(place[0], len(order)), place))
     index = pd.MultiIndex.from_tuples(places, names=["method", "class"]) if places else None
-    columns = ["float32", "exact", "audited"]
+    columns = ["float32", "exact", *levels]
     return pd.DataFrame([found[place] for place in places], index, columns)
 
 

@@ -18,6 +18,8 @@ from csnb.paths import read_file
 from csnb.runs.identity import NUMERICS
 
 COLUMNS = ("part", "name", "class", "value", "n", "weights", "numerics")  # that readers need
+LEVELS = ("audited", "certified")  # that stand beside scores
+Known = dict[str, dict[str, tuple[float, int]]]  # by level and class: accuracy, of how many images
 
 
 def audit_file(folder: Path, protected: Sequence[int], key: str) -> Path:
@@ -37,36 +39,46 @@ def read_audits(folder: Path, weights: str) -> list[pd.DataFrame]:
     return found
 
 
-def audited(folder: Path, result: Mapping[str, Any]) -> dict[str, tuple[float, int]]:
-    """Accuracy of each audited class under the worst of all attacks, and on how many images.
+def audited(folder: Path, result: Mapping[str, Any]) -> Known:
+    """Accuracy of each audited class under the worst of all attacks ("audited") and, where bounds
+    know the network, under any ("certified"); and of how many images.
 
-    By the class's name. Of several audits the one of the most images; of these the lowest.
+    By level, then by the class's name. Of several audits the one of the most images; of these the
+    lowest.
     """
-    best: dict[str, tuple[int, float]] = {}
+    best: dict[str, dict[str, tuple[int, float]]] = {}
     for rows in read_audits(folder, result["sha256"]["model.safetensors"]):
-        part = rows[(rows["part"] == "accuracy") & (rows["name"] == "audited")]
-        for name, n, value in part[["class", "n", "value"]].itertuples(index=False):
+        part = rows[(rows["part"] == "accuracy") & rows["name"].isin(LEVELS)]
+        for level, name, n, value in part[["name", "class", "n", "value"]].itertuples(index=False):
             if name in result["classes"]:
-                best[name] = max(best.get(name, (0, 0.0)), (int(n), -float(value)))
-    return {name: (-value, n) for name, (n, value) in best.items()}
+                known = best.setdefault(level, {})
+                known[name] = max(known.get(name, (0, 0.0)), (int(n), -float(value)))
+    return {
+        level: {name: (-value, n) for name, (n, value) in known.items()}
+        for level, known in best.items()
+    }
 
 
-def add_audited(
-    frame: pd.DataFrame, known: Mapping[str, Mapping[str, tuple[float, int]]]
-) -> pd.DataFrame:
-    """Scores with ``audited`` and ``audited_n`` after ``high``, where there is an audit.
+def add_audited(frame: pd.DataFrame, known: Mapping[str, Known]) -> pd.DataFrame:
+    """Scores with ``audited`` and ``audited_n`` after ``high`` where there is an audit, and with
+    ``certified`` and ``certified_n`` where one has bounds.
 
     ``known``: by run, of `audited`. They stand beside every accuracy of the class under attack.
     """
     if not known:
         return frame
     rows = (frame["measure"] == "accuracy") & (frame["attack"] != "clean")
-    values, counts = np.full((2, len(frame)), np.nan)
-    places = zip(frame["run"].astype(str), frame["class"].astype(str), rows, strict=True)
-    for place, (run, name, fit) in enumerate(places):
-        if fit and name in known.get(run, {}):
-            values[place], counts[place] = known[run][name]
-    added = frame.assign(audited=values, audited_n=pd.array(counts).astype("Int64"))
+    places = list(zip(frame["run"].astype(str), frame["class"].astype(str), rows, strict=True))
+    columns = {}
+    for level in LEVELS:
+        if any(level in levels for levels in known.values()):
+            found = np.full((len(frame), 2), np.nan)
+            for place, (run, name, fit) in enumerate(places):
+                if fit:
+                    found[place] = known.get(run, {}).get(level, {}).get(name, np.nan)
+            columns[level] = found[:, 0]
+            columns[f"{level}_n"] = pd.array(found[:, 1]).astype("Int64")
+    added = frame.assign(**columns)
     added.attrs = frame.attrs
     return added
 

@@ -37,8 +37,8 @@ def read_runs(folder: str | Path, ids: Collection[str] | None = None) -> pd.Data
 
     Columns: ``run`` (the name of its folder), data set, model, method, protected class (its index;
     several: "3+5") and seed, whatever other parameters differ between the runs, ``seconds`` (the
-    run's, training and attacks), and those of `score`; ``audited`` beside ``value`` where there are
-    audits of these runs (see `csnb.runs.audits`). What all runs share is in
+    run's, training and attacks), and those of `score`; ``audited``, ``certified`` beside ``value``
+    where there are audits of these runs (see `csnb.runs.audits`). What all runs share is in
     ``frame.attrs["parameters"]``. Runs with a result that is not to be believed (stale, broken) are
     left out with a warning. Raises InputError where there is no such folder.
     """

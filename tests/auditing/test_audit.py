@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from auditing.conftest import THREAT, Planted
+from auditing.conftest import SHORT, THREAT, Planted, audit
 from torch import Tensor, nn
 
 import csnb
@@ -19,12 +19,7 @@ from csnb.margins import class_margin
 from csnb.models import Normalized
 
 Trained = Callable[[str], Normalized]
-SHORT = "PGD(steps=10, step_size=0)"
 FLOAT32 = "PGD(steps=10, step_size=0, gradient=float32)"
-
-
-def audit(model: nn.Module, data: csnb.Dataset, **settings: Any) -> Audit:
-    return csnb.audit(model, data, THREAT, 3, **{"images": 36, "claim": SHORT} | settings)
 
 
 def flagged(found: Audit) -> set[str]:
@@ -94,7 +89,7 @@ def test_what_is_audited_is_no_better_than_any_attack_of_ones_own(trained: Train
     mean = share * rows.loc[("audited", "3"), "value"]
     mean += (1 - share) * rows.loc[("audited", "others"), "value"]
     assert rows.loc[("audited", "all"), "value"] == pytest.approx(mean)
-    claimed, audited = (c["recall"].to_numpy() for c in found.curves().values())
+    claimed, audited, _ = (c["recall"].to_numpy() for c in found.curves().values())
     assert np.isclose(claimed[-1], 1) and np.isclose(audited[-1], 1)
 
 
@@ -144,6 +139,12 @@ def sign(name: str, kind: str) -> Indicator:
 )
 def test_the_verdict_follows_from_signs(overstated: bool, signs: list, word: str) -> None:
     assert decide(overstated, signs) == word
+
+
+def test_what_bounds_prove_stands_whatever_attacks_see() -> None:
+    assert decide(False, [sign("gradient", "blind")], proved=True) == "stands"
+    broken = [sign("gradient", "blind"), sign("bounds", "broken")]
+    assert decide(False, broken, proved=True) == "not auditable"
 
 
 @pytest.mark.parametrize(

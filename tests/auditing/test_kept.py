@@ -1,5 +1,6 @@
 """Audits in runs' folders: beside the scores, carried on, left aside where they are others'."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import csnb
 from csnb.auditing import audit_run, kept_audits
 from csnb.paper import tables
 from csnb.runs import read_run, read_runs
+from csnb.runs.audits import read_audits
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +51,31 @@ def test_scores_stand_beside_what_is_audited(runs: Path) -> None:
     assert table["audited"].iloc[0].startswith(f"{part.loc['middle', 'value']:.3f} [")
     kept = kept_audits(runs).iloc[0]
     assert kept["audited"] == part.loc["middle", "value"] <= kept["claimed"]
+    bound = rows[(rows["part"] == "accuracy") & (rows["name"] == "certified")].set_index("class")
+    least = bound.loc["middle", "value"]
+    assert set(beside["certified"]) == {least} == {kept["certified"]} and least <= kept["audited"]
+    assert set(beside["certified_n"]) == {10}
+    assert table["certified"].iloc[0].startswith(f"{least:.3f} [")
+
+
+def test_audits_without_bounds_remain_readable(runs: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(run_of(runs, "CSA"), tmp_path / run_of(runs, "CSA").name)
+    (file,) = folder.glob("audit-p1-*.csv")
+    rows = pd.read_csv(file, dtype={"class": str})
+    rows[rows["name"] != "certified"].to_csv(file, index=False)
+    frame = read_runs(tmp_path)
+    assert frame["audited"].notna().any() and "certified" not in frame
+    assert list(tables.audits(frame)) == ["float32", "exact", "audited"]
+    assert np.isnan(kept_audits(tmp_path).iloc[0]["certified"])
+    both = csnb.runs.read_scores([folder, run_of(runs, "CSA")])
+    assert both["certified"].notna().sum() == both["audited"].notna().sum() > 0
+
+
+def test_the_committed_audits_are_readable() -> None:
+    (folder,) = csnb.runs.RESULTS.glob("mnist-ADV-p0-s0-*")
+    weights = read_run(folder)["sha256"]["model.safetensors"]
+    assert len(read_audits(folder, weights)) == 3
+    assert set(csnb.runs.read_scores([folder])["audited_n"].dropna()) == {300}
 
 
 def test_a_run_is_done_with_its_audit_and_takes_it_along(runs: Path) -> None:
