@@ -61,9 +61,9 @@ format: $(VENV)/.ready
 fingerprint: $(VENV)/.ready
 	$(BIN)/python tests/test_fingerprint.py
 
-# After runs were committed: what of the paper they show.
+# What runs show, as README and REPRODUCTION.md say it; make pages RUNS=FOLDER takes a folder's finished runs over first.
 pages: $(VENV)/.ready
-	$(BIN)/python -m csnb.pages
+	$(BIN)/python -m csnb.pages $(RUNS)
 
 bench: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --editable '.[audit]'

@@ -96,7 +96,7 @@ def test_methods_are_named_with_what_sets_them_apart(
 
 
 def test_methods_with_all_seeds_are_ranked_and_all_are_screened(compared: Comparison) -> None:
-    assert compared.name == "stripes.npz 1 (middle)" and compared.p == 1
+    assert compared.name == "stripes.npz 1 (middle), eps 0.1 (normalized)" and compared.p == 1
     seeds = {name: len(each) for name, each in compared.whole.items()}
     assert seeds == {BASE: 2, CONTROL: 2, "CSA": 2}
     mean = {name: np.mean([*map(recall, each)]) for name, each in compared.whole.items()}

@@ -26,7 +26,7 @@ class Comparison:
     """Finished runs that say something of class ``p``, of one data set and threat model.
 
     ``runs``: folders by method and seed (see `comparable`). ``budget``: the share of the other
-    images that may be called p. ``name``: of the data set and of p, for titles.
+    images that may be called p. ``name``: data set, p and eps, for titles.
     """
 
     runs: Mapping[str, Mapping[int, Path]]
@@ -44,10 +44,11 @@ class Comparison:
         if missing:
             raise InputError(f"sweep: no run of {missing[0]} is done; allowed: {sweep} with one")
         result = read_run(next(iter(runs[BASE].values())))
-        classes, data = result["classes"], result["parameters"]["dataset"]
+        classes, asked = result["classes"], result["parameters"]
         index = p if isinstance(p, int) else classes.index(p)
         named = f"{index}" if classes[index] == str(index) else f"{index} ({classes[index]})"
-        return cls(runs, index, budget, f"{data} {named}")
+        about = f"{asked['dataset']} {named}, eps {asked['eps']:.3g} ({asked['space']})"
+        return cls(runs, index, budget, about)
 
     @cached_property
     def whole(self) -> dict[str, list[Path]]:

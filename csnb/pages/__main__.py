@@ -1,10 +1,18 @@
-"""Write REPRODUCTION.md, README's measurement and its picture from the committed runs."""
+"""Write REPRODUCTION.md, README's measurement and its picture from the committed runs.
+
+Arguments: folders whose finished runs are committed first.
+"""
+
+import sys
 
 from csnb.pages.claims import Evidence, report
+from csnb.pages.committed import take
 from csnb.pages.readme import PICTURE, measured, picture, readme
 from csnb.paths import CHECKOUT
 
 if __name__ == "__main__":
+    for runs in sys.argv[1:]:
+        print(f"{runs}: {len(take(runs))} runs taken over")
     evidence, file = Evidence(), CHECKOUT / "README.md"
     (CHECKOUT / "REPRODUCTION.md").write_text(report(), encoding="utf-8")
     first = evidence.curves[0]

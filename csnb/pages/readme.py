@@ -18,7 +18,7 @@ def measured(one: Comparison) -> str:
     about = f"{one.name}, {trainings} trainings of each, 95 % intervals"
     place = PICTURE.relative_to(CHECKOUT)
     columns = [about, f"recall at {one.budget:.0%} false alarms", "gain over ADV"]
-    columns += ["robust average, less ADV's", "training time, by ADV's", "class lost"]
+    columns += ["robust average, less ADV's", "class lost"]
     rows = [f"![Recall of the class by false alarms, both under attack]({place})", ""]
     rows += [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
     for name, row in one.ranking.iterrows():
@@ -29,7 +29,7 @@ def measured(one: Comparison) -> str:
         )
         gain, price = ("", "") if name == BASE else (gain, price)
         rows.append(
-            f"| {name}{_note(name)} | {recall} | {gain} | {price} | {row['time']:.2f} | "
+            f"| {name}{_note(name)} | {recall} | {gain} | {price} | "
             f"{row['lost']:.0f} of {row['trainings']:.0f} |"
         )
     return "\n".join([*rows, "", recommendation(one.ranking, one.name)])

@@ -1,0 +1,32 @@
+"""Finished runs taken over into the repository, without their executed notebooks."""
+
+import shutil
+from pathlib import Path
+
+from csnb.errors import InputError
+from csnb.paths import RESULTS
+from csnb.runs import inspect, run_folders
+from csnb.runs.folder import write_result
+
+LEFT = ("notebook.ipynb", "progress.jsonl")  # 0.3 MB of pictures; what was under way
+
+
+def take(runs: str | Path, target: Path = RESULTS) -> list[Path]:
+    """Copy the finished runs of a folder that are not in ``target``; the folders that were made.
+
+    What is kept beside a run comes along, such as margins and audits. Raises InputError where a
+    copy does not verify, and leaves none.
+    """
+    made = []
+    for folder in run_folders(runs):
+        status, copy = inspect(folder), target / folder.name
+        if status.state != "done" or copy.exists():
+            continue
+        shutil.copytree(folder, copy, ignore=shutil.ignore_patterns(*LEFT))
+        digests = {k: v for k, v in status.result["sha256"].items() if k not in LEFT}
+        write_result(copy, {**status.result, "sha256": digests})
+        if (found := inspect(copy)).state != "done":
+            shutil.rmtree(copy)
+            raise InputError(f"{folder.name}: its copy is {found.state}, {found.reason}")
+        made.append(copy)
+    return made

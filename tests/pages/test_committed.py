@@ -1,0 +1,47 @@
+"""Runs that are taken over are whole, without what is left behind, and nothing is overwritten."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+from making import QUICK, stripes
+
+from csnb import Experiment, InputError, find_or_run, read_run
+from csnb.pages.committed import take
+from csnb.runs import inspect
+from csnb.runs.folder import write_result
+
+
+def test_a_finished_run_is_taken_over_once_with_what_is_kept_beside_it(tmp_path: Path) -> None:
+    runs, target = tmp_path / "runs", tmp_path / "target"
+    asked = QUICK | {"dataset": stripes(tmp_path / "stripes.npz"), "runs": str(runs)}
+    folder = find_or_run(Experiment(**asked))
+    (folder / "margins-p0-0123456789.npy").write_bytes(b"kept")
+    result, digest = read_run(folder), "0" * 64
+    (folder / "notebook.ipynb").write_bytes(b"pictures")  # as a sweep leaves it
+    write_result(folder, {**result, "sha256": result["sha256"] | {"notebook.ipynb": digest}})
+    assert inspect(folder).state == "broken" and take(runs, target) == []
+    digest = hashlib.sha256(b"pictures").hexdigest()
+    write_result(folder, {**result, "sha256": result["sha256"] | {"notebook.ipynb": digest}})
+    (copy,) = take(runs, target)
+    assert inspect(copy).state == "done" and read_run(copy)["scores"] == result["scores"]
+    names = {file.name for file in copy.iterdir()}
+    assert "margins-p0-0123456789.npy" in names
+    assert not names & {"notebook.ipynb", "progress.jsonl"}
+    assert take(runs, target) == []
+
+
+def test_a_copy_that_does_not_verify_is_not_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs, target = tmp_path / "runs", tmp_path / "target"
+    asked = QUICK | {"dataset": stripes(tmp_path / "stripes.npz"), "runs": str(runs)}
+    folder = find_or_run(Experiment(**asked))
+    monkeypatch.setattr("csnb.pages.committed.write_result", spoil)
+    with pytest.raises(InputError, match=f"^{folder.name}: its copy is broken, "):
+        take(runs, target)
+    assert not list(target.iterdir()) and inspect(folder).state == "done"
+
+
+def spoil(folder: Path, result: object) -> None:
+    (folder / "result.json").write_text("{}")
