@@ -59,7 +59,7 @@ def load_pretrained(
     asked = given | {"dataset": dataset, "method": label}
     found = [
         (folder, result) for folder, result in every
-        if all(result["parameters"].get(name) == value for name, value in asked.items())
+        if all(_of(result["parameters"], name) == value for name, value in asked.items())
     ]  # fmt: skip
     if found and protected_class is not None:
         classes = class_indices(protected_class, found[0][1]["classes"], dataset)
@@ -82,7 +82,7 @@ def pretrained() -> pd.DataFrame:
 
 
 def _calls(runs: Sequence[tuple[Path, dict[str, Any]]]) -> dict[str, Path]:
-    """The arguments that mean each run: with the parameters in which it differs from its like."""
+    """The arguments that mean each run: with parameters that tell it from its like."""
     alike: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
     for folder, result in runs:
         asked = result["parameters"]
@@ -92,12 +92,27 @@ def _calls(runs: Sequence[tuple[Path, dict[str, Any]]]) -> dict[str, Path]:
         alike.setdefault(call, []).append((folder, asked | {"": result["sha256"]}))
     found = {}
     for call, group in alike.items():
-        weights = {asked.pop("")["model.safetensors"] for _, asked in group}
-        names = [n for n in group[0][1] if len({repr(asked.get(n)) for _, asked in group}) > 1]
+        networks = {asked.pop("")["model.safetensors"]: asked for _, asked in group}
+        names = _telling(list(networks.values()))
         for folder, asked in group:
-            more = [f", {n}={asked[n]!r}" for n in names if n != "protected_class"]
-            found[call + "".join(more if len(weights) > 1 else [])] = folder
+            found[call + "".join(f", {n}={_of(asked, n)!r}" for n in names)] = folder
     return found
+
+
+def _telling(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Parameters that tell these runs apart, few of them: the seed, then the first that help."""
+    names, told = [], 1
+    for name in dict.fromkeys(["seed", *(n for asked in runs for n in asked)]):
+        apart = {repr([_of(asked, n) for n in [*names, name]]) for asked in runs}
+        if name != "protected_class" and len(apart) > told:
+            names, told = [*names, name], len(apart)
+    return names
+
+
+def _of(parameters: Mapping[str, Any], name: str) -> Any:
+    """A run's parameter; one that csnb did not have then is its default."""
+    field = Experiment.model_fields.get(name)
+    return parameters.get(name, field and field.default)
 
 
 def _runs() -> Iterator[tuple[Path, dict[str, Any]]]:

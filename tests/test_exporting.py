@@ -145,16 +145,16 @@ def test_committed_networks_are_loaded_by_what_they_are_without_their_images(
     model = csnb.load_pretrained("mnist", "CSA", protected_class=3)
     assert model(torch.rand(2, 1, 28, 28)).shape == (2, 10)
     assert model.mean.item() == pytest.approx(0.1307)
-    assert csnb.load_pretrained("mnist", "ADV").std.item() == pytest.approx(0.3081)
+    assert csnb.load_pretrained("mnist", "ADV", epochs=20).std.item() == pytest.approx(0.3081)
     with pytest.raises(InputError, match=r"0 networks for 'mnist', 'CSA', protected_class=7"):
         csnb.load_pretrained("mnist", "CSA", protected_class=7)
-    with pytest.raises(InputError, match=r"3 networks for 'mnist', 'CSA'"):
+    with pytest.raises(InputError, match=r"\d+ networks for 'mnist', 'CSA', protected_class=None"):
         csnb.load_pretrained("mnist", "CSA")
 
 
 def test_each_line_of_the_list_is_a_call_that_works() -> None:
     calls = pretrained()
-    assert len(calls) > 15
+    assert len(calls) > 15 and max(map(len, calls.index)) < 100, "as few as tell them apart"
     for call in calls.index:
         network = eval(f"csnb.load_pretrained({call})", {"csnb": csnb})
         assert not network.training

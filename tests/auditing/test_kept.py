@@ -72,7 +72,8 @@ def test_audits_without_bounds_remain_readable(runs: Path, tmp_path: Path) -> No
 
 
 def test_the_committed_audits_are_readable() -> None:
-    (folder,) = csnb.runs.RESULTS.glob("mnist-ADV-p0-s0-*")
+    (file,) = csnb.runs.RESULTS.glob("mnist-ADV-p0-s0-*/audit-p0-*.csv")
+    folder = file.parent
     weights = read_run(folder)["sha256"]["model.safetensors"]
     assert len(read_audits(folder, weights)) == 3
     assert set(csnb.runs.read_scores([folder])["audited_n"].dropna()) == {300}
