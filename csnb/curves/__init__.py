@@ -2,9 +2,9 @@
 
 from csnb.curves.comparison import BASE, CONTROL, Comparison
 from csnb.curves.of_runs import baseline, read_margins, read_pairs, verdict
-from csnb.curves.ranking import rank, recommendation
+from csnb.curves.ranking import rank, recommendation, signed
 
 __all__ = [
     "BASE", "CONTROL", "Comparison", "baseline", "rank", "read_margins", "read_pairs",
-    "recommendation", "verdict",
+    "recommendation", "signed", "verdict",
 ]  # fmt: skip

@@ -51,13 +51,17 @@ class Comparison:
         return cls(runs, index, budget, about)
 
     @cached_property
+    def usual(self) -> dict[str, Mapping[int, Path]]:
+        """The ``runs`` but for those of other epochs."""
+        return {name: each for name, each in self.runs.items() if not name.endswith(" epochs")}
+
+    @cached_property
     def whole(self) -> dict[str, list[Path]]:
         """Folders of the methods that have every seed of both ADV and the control, by seed."""
         seeds = sorted(set(self.runs[BASE]) & set(self.runs[CONTROL]))
-        usual = {name: each for name, each in self.runs.items() if not name.endswith(" epochs")}
         return {
             name: [each[seed] for seed in seeds]
-            for name, each in usual.items()
+            for name, each in self.usual.items()
             if set(seeds) <= set(each)
         }
 
@@ -77,9 +81,9 @@ class Comparison:
 
     def screened(self) -> pd.DataFrame:
         """`rank` of one training of every method, on the seed that most have."""
-        usual = {name: each for name, each in self.runs.items() if not name.endswith(" epochs")}
-        seed = Counter(seed for each in usual.values() for seed in each).most_common(1)[0][0]
-        first = {name: [each[seed]] for name, each in usual.items() if seed in each}
+        seeds = Counter(seed for each in self.usual.values() for seed in each)
+        seed = seeds.most_common(1)[0][0]
+        first = {name: [each[seed]] for name, each in self.usual.items() if seed in each}
         return rank(first, [self.p], budget=self.budget)
 
     def claim(self) -> pd.DataFrame:

@@ -75,6 +75,12 @@ class Gathered:
         return frame.sort_values("gain", ascending=False, kind="stable")
 
 
+def signed(row: Mapping[str, float], name: str) -> str:
+    """The ``name`` of a row that `rank` gives, with its interval and a sign each."""
+    value, low, high = (row[name + end] for end in ("", "_low", "_high"))
+    return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
 def recommendation(ranking: pd.DataFrame, name: str, *, base: str = "ADV") -> str:
     """What to use for class ``name``, in one sentence of Markdown. ``ranking``: of `rank`."""
     others = ranking.drop(index=base)
@@ -83,8 +89,7 @@ def recommendation(ranking: pd.DataFrame, name: str, *, base: str = "ADV") -> st
     if best.empty:
         return f"**Use {base} with an offset for {name!r}**: nothing else was tried."
     (method, row), trainings = next(best.iterrows()), int(ranking["trainings"].iloc[0])
-    gain = f"{row['gain']:+.3f} [{row['gain_low']:+.3f}, {row['gain_high']:+.3f}]"
-    price = f"{row['price']:+.3f} [{row['price_low']:+.3f}, {row['price_high']:+.3f}]"
+    gain, price = signed(row, "gain"), signed(row, "price")
     over = f"{trainings} training{'s' if trainings > 1 else ''} of each of {len(ranking)} methods"
     about = f"recall at equal false alarms {gain}, average robust accuracy {price}, {over}"
     if len(sure):

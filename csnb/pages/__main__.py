@@ -14,7 +14,7 @@ if __name__ == "__main__":
     for runs in sys.argv[1:]:
         print(f"{runs}: {len(take(runs))} runs taken over")
     evidence, file = Evidence(), CHECKOUT / "README.md"
-    (CHECKOUT / "REPRODUCTION.md").write_text(report(), encoding="utf-8")
+    (CHECKOUT / "REPRODUCTION.md").write_text(report(evidence), encoding="utf-8")
     first = evidence.curves[0]
     file.write_text(readme(file.read_text(encoding="utf-8"), measured(first)), encoding="utf-8")
     figure = picture(first).figure

@@ -12,7 +12,7 @@ import torch
 from csnb.auditing import kept_audits
 from csnb.batch import run_ids
 from csnb.costs import protect
-from csnb.curves import BASE, CONTROL, Comparison
+from csnb.curves import BASE, CONTROL, Comparison, signed
 from csnb.errors import InputError
 from csnb.losses import expected_cost, fuzziness
 from csnb.paper import Table, minmax, theory
@@ -30,6 +30,7 @@ CURVES = (  # sweep, classes, false alarms that are allowed
     ("protection_cifar10", (3, 1, 0), 0.05),
 )
 CONV1 = "body.conv1.weight"
+LINEAR = {"classes": 10, "p1": 0.01, "draws": 10_000, "seed": 0}  # models of Theorem 1
 HEAD = """\
 # What of the paper holds
 
@@ -113,6 +114,13 @@ class Evidence:
                 key = (asked["dataset"], asked["method"], bool(asked["monitor"]))
                 found[key] = status.folder
         return found
+
+    @cached_property
+    def trends(self) -> dict[str, list[Path]]:
+        """Runs behind figure 5, of STD and of CSE, by data set, where both are done."""
+        names = {d: [(d, m, True) for m in ("STD", "CSE")] for d in ("mnist", "cifar10")}
+        done = {d: keys for d, keys in names.items() if set(keys) <= set(self.figures)}
+        return {d: [self.figures[key] for key in keys] for d, keys in done.items()}
 
     @cached_property
     def audits(self) -> pd.DataFrame:
@@ -210,7 +218,7 @@ def csa_above_adv_at_equal_alarms(evidence: Evidence) -> Finding:
         said = one.claim()
         for against in (BASE, CONTROL):
             row = said.loc[(against, "CSA")]
-            ends = f"{row['gain']:+.3f} [{row['gain_low']:+.3f}, {row['gain_high']:+.3f}]"
+            ends = signed(row, "gain")
             other = against if against == BASE else "CSA with costs of 1"
             parts.append(f"{one.name}: {ends} against {other} ({row['trainings']:.0f} trainings)")
             words += [row["verdict"]] if against == BASE else []
@@ -242,7 +250,7 @@ def robust_average(evidence: Evidence) -> Finding:
         row = one.ranking.loc["CSA"]
         low, high = row["price_low"], row["price_high"]
         words.append("above" if low > 0 else "below" if high < 0 else "unclear")
-        parts.append(f"{one.name}: {row['price']:+.3f} [{low:+.3f}, {high:+.3f}]")
+        parts.append(f"{one.name}: {signed(row, 'price')}")
     counts = [words.count(word) for word in ("above", "below", "unclear")]
     return Finding(judged(*counts), f"CSA less ADV: {'; '.join(parts)}" if parts else "no run")
 
@@ -291,8 +299,7 @@ def _of_weights(evidence: Evidence, methods: list[str]) -> Finding:
 def fuzziness_sends_to_zero(evidence: Evidence) -> Finding:
     sizes = torch.logspace(-3, 1, 400, dtype=torch.float64)
     values = torch.stack([fuzziness([size.reshape(1)]) for size in sizes])
-    falls = bool((values.diff() < 0).all())
-    assert falls, "Eq. 8 as printed falls with every |w|"
+    assert (values.diff() < 0).all(), "Eq. 8 as printed falls with every |w|"
     return Finding(
         "contradicted",
         f"it falls with |w| everywhere, from {values[0]:.3f} near 0 to {values[-1]:.3f} at 10: as "
@@ -303,8 +310,7 @@ def fuzziness_sends_to_zero(evidence: Evidence) -> Finding:
 @claim("III-D, Theorem 1", "one p1 << 1 makes the bound hold for every x", "theorem1_minmax")
 def theorem_1(evidence: Evidence) -> Finding:
     """At p1 = 0.01, beside a large input a small one breaks it; for one x there is a p1."""
-    settings = {"classes": 10, "p1": 0.01, "draws": 10_000, "seed": 0}
-    row = theory.gradient_bound(np.array([1000.0, 0.1]), **settings).iloc[1]
+    row = theory.gradient_bound(np.array([1000.0, 0.1]), **LINEAR).iloc[1]
     said = f"10 classes, p1 = 0.01, x = (1000, 0.1): {row['b']:.1e} against {row['a']:.1e}"
     proven = f"for a given x it is true up to a p1, {theory.proven_p1(np.ones(2)):.1e} at (1, 1)"
     verdict = {"fails": "contradicted", "holds": "holds"}.get(row["verdict"], "not shown")
@@ -315,8 +321,7 @@ def theorem_1(evidence: Evidence) -> Finding:
 def inequality_11(evidence: Evidence) -> Finding:
     """From x to -x the right side is 0 in expectation, and the left side is not."""
     x = theory.example_inputs(10, 0)["in [0, 1]"]
-    settings = {"classes": 10, "p1": 0.01, "draws": 10_000, "seed": 0}
-    found = theory.inequality_11(x, -2 * x, **settings)
+    found = theory.inequality_11(x, -2 * x, **LINEAR)
     low, high = found["expected_low"], found["expected_high"]
     said = f"x in [0, 1] to -x, expected losses: right less left side in [{low:.4f}, {high:.4f}]"
     broken = f"single draws of the weights break it in {found['broken']:.1%}"
@@ -342,10 +347,7 @@ def cse_adv_above_csa(evidence: Evidence) -> Finding:
 )  # fmt: skip
 def figure_5(evidence: Evidence) -> Finding:
     parts, words = [], []
-    for dataset in ("mnist", "cifar10"):
-        folders = [evidence.figures.get((dataset, name, True)) for name in ("STD", "CSE")]
-        if None in folders:
-            continue
+    for dataset, folders in evidence.trends.items():
         course = read_histories(folders).groupby("method", sort=False)["fuzziness"]
         ends = course.agg(["first", "last"])
         drop = ends["first"] - ends["last"]
@@ -360,10 +362,7 @@ def figure_5(evidence: Evidence) -> Finding:
 @claim("IV-A and IV-B, Fig. 5", "so CSE is more robust than STD", "fig5_training_trends")
 def figure_5_robustness(evidence: Evidence) -> Finding:
     parts, counts = [], [0, 0, 0]
-    for dataset in ("mnist", "cifar10"):
-        folders = [evidence.figures.get((dataset, name, True)) for name in ("STD", "CSE")]
-        if None in folders:
-            continue
+    for dataset, folders in evidence.trends.items():
         found = minmax.protection(read_hits(folders), ["STD", "CSE"])
         exact = found[found["attack"] == "PGD"].iloc[0]
         counts[["holds", "reversed", "unclear"].index(exact["verdict"])] += 1
@@ -390,9 +389,8 @@ def cifar100(evidence: Evidence) -> Finding:
 # --- the page
 
 
-def report(folder: str | Path = RESULTS) -> str:
-    """REPRODUCTION.md, of the runs in ``folder``."""
-    evidence = Evidence(folder)
+def report(evidence: Evidence) -> str:
+    """REPRODUCTION.md."""
     done = "; ".join(f"{NAMES[name]}: {t.there} runs" for name, t in evidence.tables.items())
     rows = [
         HEAD,

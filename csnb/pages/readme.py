@@ -3,7 +3,7 @@
 import matplotlib.pyplot as plt
 
 from csnb import figures
-from csnb.curves import BASE, CONTROL, Comparison, recommendation
+from csnb.curves import BASE, CONTROL, Comparison, recommendation, signed
 from csnb.margins import protection_curve
 from csnb.paths import CHECKOUT, RESULTS
 
@@ -23,11 +23,7 @@ def measured(one: Comparison) -> str:
     rows += [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
     for name, row in one.ranking.iterrows():
         recall = f"{row['recall']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
-        gain, price = (
-            f"{row[k]:+.3f} [{row[f'{k}_low']:+.3f}, {row[f'{k}_high']:+.3f}]"
-            for k in ("gain", "price")
-        )
-        gain, price = ("", "") if name == BASE else (gain, price)
+        gain, price = ("" if name == BASE else signed(row, k) for k in ("gain", "price"))
         rows.append(
             f"| {name}{_note(name)} | {recall} | {gain} | {price} | "
             f"{row['lost']:.0f} of {row['trainings']:.0f} |"

@@ -11,7 +11,7 @@ from csnb.paths import CHECKOUT, NOTEBOOKS
 
 
 def test_the_committed_page_is_what_the_committed_runs_say() -> None:
-    assert (CHECKOUT / "REPRODUCTION.md").read_text(encoding="utf-8") == report(), (
+    assert (CHECKOUT / "REPRODUCTION.md").read_text(encoding="utf-8") == report(Evidence()), (
         "make pages writes it again"
     )
 
@@ -26,7 +26,7 @@ def test_without_runs_nothing_is_claimed_of_them(tmp_path: Path) -> None:
     found = {claim.says: claim.ask(evidence) for claim in CLAIMS}
     of_equations = [text for text, one in found.items() if one.verdict != "not run"]
     assert len(of_equations) == 4  # Eq. 4, Eq. 8-9, Theorem 1, inequality 11
-    assert all("|" not in line or line.count(" | ") == 3 for line in table(report(tmp_path)))
+    assert all("|" not in line or line.count(" | ") == 3 for line in table(report(evidence)))
 
 
 def table(page: str) -> list[str]:
