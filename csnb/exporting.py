@@ -1,10 +1,11 @@
 """A run to take away: its network without csnb, checked against the run, and a model card."""
 
+import io
 import json
 import shutil
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -107,8 +108,11 @@ def _write(model: nn.Module, example: Tensor, place: Path) -> None:
     """Both files. Raises InputError where the network cannot be followed."""
     batch = torch.export.Dim("batch", min=1, max=2**20)
     try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's, about its own insides
+        with (
+            torch.no_grad(),
+            warnings.catch_warnings(action="ignore"),  # torch's, about its own insides
+            redirect_stdout(io.StringIO()),  # onnxscript's, about its rules
+        ):
             program = torch.export.export(model, (example,), dynamic_shapes=({0: batch},))
             torch.export.save(program, place / "model.pt2")
             torch.onnx.export(
