@@ -162,9 +162,9 @@ def _number(cell: object) -> float:
 
 def _other_separator(table: pd.DataFrame, names: Sequence[str]) -> str:
     """What to say of a file whose columns something other than a comma separates."""
-    header = str(table.index.name or ",".join(table.columns))
+    header = str(table.index.name or ",".join(table.columns)).splitlines()
     for sign, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
-        if {*names} <= {*next(csv.reader([header], delimiter=sign))}:
+        if {*names} <= {*next(csv.reader([*header, ""], delimiter=sign))}:
             return f"its columns are separated by {name} ({sign!r}); allowed: commas"
     return ""
 

@@ -127,7 +127,7 @@ def test_eq_3_written_as_pairs_gives_the_same_matrix() -> None:
 
 
 @pytest.mark.parametrize(
-    "pair", [(0, 3), (3, 0), (-1, 0), (0, -1), (0, 1, 2), (0,), "01", frozenset({0, 1})]
+    "pair", [(0, 3), (3, 0), (-1, 0), (0, -1), (0, 1, 2), (0,), 1, "01", frozenset({0, 1})]
 )
 def test_pairs_of_no_such_classes_are_refused(pair: object) -> None:
     with pytest.raises(InputError) as error:
@@ -168,6 +168,31 @@ def test_class_names_in_a_csv_are_taken_as_text(tmp_path: Path, names: tuple[str
     np.testing.assert_array_equal(read_costs(file, names), COSTS)
 
 
+def test_a_csv_needs_nothing_in_its_corner(tmp_path: Path) -> None:
+    rows = table(COSTS, NAMES, (2, 0, 1), (1, 0, 2))
+    file = write_csv(tmp_path / "costs.csv", [rows[0][1:], *rows[1:]])
+    np.testing.assert_array_equal(read_costs(file, NAMES), COSTS)
+    file.write_text("\na\na,0\n")  # a header and one line
+    np.testing.assert_array_equal(read_costs(file, ("a",)), [[0]])
+
+
+def test_a_csv_may_begin_with_a_mark_and_have_a_name_of_two_lines(tmp_path: Path) -> None:
+    names = ("cat\r\nof prey", "dog", "æ")
+    file = write_csv(tmp_path / "costs.csv", table(COSTS, names, (0, 1, 2), (0, 1, 2)))
+    file.write_bytes("\ufeff".encode() + file.read_bytes())
+    np.testing.assert_array_equal(read_costs(file, names), COSTS)
+
+
+@pytest.mark.parametrize("corner", [["class", "kind"], []], ids=["two more", "one less"])
+def test_a_header_that_is_longer_or_shorter_than_its_lines_is_refused(
+    tmp_path: Path, corner: list[str]
+) -> None:
+    rows = table(COSTS, NAMES, (0, 1, 2), (0, 1, 2))
+    header = [*corner, *rows[0][1:]] if corner else rows[0][2:]
+    with pytest.raises(InputError, match=r"a line has 4 cells, the first [25]"):
+        read_costs(write_csv(tmp_path / "costs.csv", [header, *rows[1:]]), NAMES)
+
+
 HEADER = ["", "cat", "dog", "emu"]
 
 
@@ -187,6 +212,7 @@ HEADER = ["", "cat", "dog", "emu"]
         ),
         ([HEADER, ["cat", 0, "much", 1], ["dog", 1, 0, 1], ["emu", 1, 1, 0]], "nan"),
         ([HEADER, ["cat", 0, "", 1], ["dog", 1, 0, 1], ["emu", 1, 1, 0]], "nan"),
+        ([HEADER, ["cat", 0, "1_0", 1], ["dog", 1, 0, 1], ["emu", 1, 1, 0]], "nan"),
         ([HEADER, ["cat", 0, "nan", 1], ["dog", 1, 0, 1], ["emu", 1, 1, 0]], "nan"),
         ([HEADER, ["cat", 0, "inf", 1], ["dog", 1, 0, 1], ["emu", 1, 1, 0]], "inf"),
         ([HEADER, ["cat", 0, -3, 1], ["dog", 1, 0, 1], ["emu", 1, 1, 0]], "-3"),
@@ -200,6 +226,7 @@ HEADER = ["", "cat", "dog", "emu"]
         "other class",
         "text",
         "blank",
+        "Python's digits",
         "NaN",
         "inf",
         "negative",
@@ -372,4 +399,6 @@ def test_costs_that_are_none_or_have_no_place_are_not_written(tmp_path: Path) ->
         write_costs(tmp_path / "costs.csv", -COSTS, NAMES)
     with pytest.raises(InputError, match=r"cannot write .*allowed: a file in a folder"):
         write_costs(tmp_path / "none" / "costs.csv", COSTS, NAMES)
+    with pytest.raises(InputError, match=r"^cost_matrix: .* names nothing"):
+        write_costs("costs\0.csv", COSTS, NAMES)
     assert not list(tmp_path.iterdir())

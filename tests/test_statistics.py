@@ -41,6 +41,13 @@ def test_images_and_trainings_add_up_with_satterthwaites_degrees_of_freedom() ->
     np.testing.assert_allclose(half, t.ppf(0.975, 6.25) * np.sqrt(0.0005))
 
 
+def test_each_column_has_the_interval_of_its_own_trainings() -> None:
+    each = np.array([[0.71, 0.2], [0.78, 0.9], [0.69, 0.4]])
+    together = half_width([0.001, 0.002], each)
+    alone = [half_width([v], each[:, [k]])[0] for k, v in enumerate((0.001, 0.002))]
+    np.testing.assert_allclose(together, alone, rtol=1e-12)
+
+
 def test_where_trainings_agree_or_there_is_one_images_alone_count() -> None:
     for each in ([[0.4]], [[0.4], [0.4]]):
         np.testing.assert_allclose(half_width([0.01], each, 0.99), 0.1 * norm.ppf(0.995))
@@ -117,6 +124,21 @@ def test_images_that_do_not_go_together_have_the_interval_of_independent_ones() 
     all_right = np.ones(20)
     low, high = paired_difference(all_right, all_right)
     assert -low == high == pytest.approx(1 - interval(20, 20)[0])
+
+
+def test_where_two_answers_exclude_each_other_their_intervals_add_up() -> None:
+    first = np.arange(40) < 20
+    width = interval(20, 40)[1] - 0.5
+    assert paired_difference(first, ~first) == pytest.approx([-2 * width, 2 * width])
+    # of two images: 2 * 1 - 1 * 1 that go together, less n / 2, are none
+    width = np.sqrt(2) * (interval(1, 2)[1] - 0.5)
+    assert paired_difference([1, 0], [1, 0]) == pytest.approx([-width, width])
+
+
+def test_an_answer_that_is_always_wrong_goes_together_with_none() -> None:
+    first, second = np.zeros(10), np.arange(10) < 5
+    independent = difference(0.5, 10, 0.0, 10)
+    assert paired_difference(first, second) == pytest.approx([float(v) for v in independent])
 
 
 @pytest.mark.parametrize("together", [0.0, 0.6, 0.9])

@@ -208,6 +208,34 @@ def test_a_slope_whose_squares_are_0_in_float32_is_as_good_as_any() -> None:
     assert float((found - x).norm()) == pytest.approx(0.2, rel=1e-5)
 
 
+def test_the_steepest_image_of_a_batch_shortens_no_others_step() -> None:
+    model, x, y = sure(1.0)
+    threat = ThreatModel(0.2, norm="l2", space="pixel")
+    scale = torch.tensor([1.0, 1e-30])
+    found = perturb(
+        *(model, x.repeat(2, 1, 1, 1), y.repeat(2), "FGSM", threat),
+        loss=lambda z, labels: (scale * log_odds(z, labels)).sum(),
+    )
+    torch.testing.assert_close(found[1], found[0], atol=1e-6, rtol=0)
+
+
+def test_a_float32_step_in_l2_divides_by_a_millionth_at_least() -> None:
+    model, x, y = sure(1.0)
+    threat = ThreatModel(0.2, norm="l2", space="pixel")
+    steps = (
+        perturb(
+            *(model, x, y, f"FGSM(gradient={kind})", threat),
+            loss=lambda z, labels: 1e-9 * log_odds(z, labels).sum(),
+        )
+        - x
+        for kind in ("exact", "float32")
+    )
+    exact, rounded = (float(step.norm()) for step in steps)
+    weights = model.body[-1].weight.detach()
+    slope = 1e-9 * float((weights[1:] - weights[0]).norm(dim=1).max())
+    assert exact == pytest.approx(0.2, rel=1e-5) and 0 < rounded <= 0.2 * slope / 1e-6
+
+
 def test_float32_gradients_lose_the_true_class_of_a_network_that_is_sure() -> None:
     """What the paper's library computed: named, and another."""
     model, x, y = sure(40.0)

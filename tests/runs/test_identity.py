@@ -107,6 +107,7 @@ def test_of_another_users_file_nobody_knows_whether_it_has_changed(
 def test_weights_are_known_by_the_sha_256_of_their_file(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"abc")  # FIPS 180-2, appendix B.1
     assert weights_digest(tmp_path) == "ba7816bf8f01cfea"
+    assert weights_digest(tmp_path / "model.safetensors") == "ba7816bf8f01cfea"
 
 
 def test_costs_are_known_by_their_numbers_however_they_lie_in_memory() -> None:
