@@ -358,7 +358,7 @@ def rule(*kinds: type[nn.Module]) -> Callable[[Rule], Rule]:
 def refused(what: str) -> InputError:
     """Of what there is no rule for."""
     names = ", ".join(sorted(kind.__name__ for kind in RULES))
-    return InputError(f"bounds: no rule for {what}; allowed: {names}, relu, flatten(1), sums")
+    return InputError(f"bounds: no rule for {what}; allowed: {names}, their functions, sums")
 
 
 @rule(nn.Identity, nn.Dropout, nn.Dropout2d)

@@ -2,16 +2,16 @@
 
 import copy
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn.functional import relu
+from torch.nn import functional as F
 
-from csnb.bounds.layers import RULES, Add, Ball, Box, Flatten, Layer, ReLU, along, refused
+from csnb.bounds.layers import RULES, Add, Ball, Box, Flatten, Layer, along, refused
 from csnb.errors import InputError, one_line
 
 UNIT = 2.0**-24  # of rounding to float32
@@ -155,10 +155,13 @@ class _Tracer(fx.Tracer):
         return type(module) in RULES or super().is_leaf_module(module, name)
 
 
-FUNCTIONS: Mapping[Any, type[Layer]] = {
-    torch.relu: ReLU, relu: ReLU, "relu": ReLU, torch.flatten: Flatten, "flatten": Flatten,
-    torch.add: Add, operator.add: Add, operator.iadd: Add, "add": Add, "add_": Add, "relu_": ReLU,
+MODULES: Mapping[Any, type[nn.Module]] = {  # what a function or a method of tensors is, too
+    **dict.fromkeys((torch.relu, F.relu, "relu", "relu_"), nn.ReLU),
+    F.max_pool2d: nn.MaxPool2d, F.avg_pool2d: nn.AvgPool2d,
+    F.adaptive_avg_pool2d: nn.AdaptiveAvgPool2d,
 }  # fmt: skip
+SUMS = (torch.add, operator.add, operator.iadd, "add", "add_")
+SHAPES = (torch.flatten, "flatten", torch.reshape, "reshape", "view")
 
 
 def _steps(body: nn.Module) -> list[Step]:
@@ -173,7 +176,7 @@ def _steps(body: nn.Module) -> list[Step]:
             places[node] = 0
         elif node.op == "output":
             return _ending(steps, places.get(node.args[0]))
-        else:
+        elif not _is_of_shape(node):
             places[node] = _append(steps, root, node, places)
     raise refused(f"{type(body).__name__}, which returns nothing")
 
@@ -196,9 +199,15 @@ def _ending(steps: list[Step], place: int | None) -> list[Step]:
     return steps
 
 
+def _is_of_shape(node: fx.Node) -> bool:
+    """Whether a node asks for a shape and not for values: x.size(0), x.shape[0]."""
+    asked = node.target == "size" or (node.target is getattr and node.args[1] == "shape")
+    return asked or (node.target is operator.getitem and _is_of_shape(node.args[0]))
+
+
 def _append(steps: list[Step], root: nn.Module, node: fx.Node, places: dict[fx.Node, int]) -> int:
     """Add what a node of the graph does; returns the place of its value."""
-    inputs = [places[n] for n in node.args if isinstance(n, fx.Node)]
+    inputs = [places[n] for n in node.args if isinstance(n, fx.Node) and n in places]
     if node.op == "call_module":
         module = root.get_submodule(node.target)
         name = f"{node.target.removeprefix('0').removeprefix('.')} ({type(module).__name__})"
@@ -207,21 +216,36 @@ def _append(steps: list[Step], root: nn.Module, node: fx.Node, places: dict[fx.N
             raise refused(f"layer {name}")
         layers = make(module)
     else:
-        layers = [_function(node, len(inputs))]
+        layers = _function(node, len(inputs))
     for layer in layers:
         steps.append(Step(layer, tuple(inputs)))
         inputs = [len(steps)]
     return inputs[0]
 
 
-def _function(node: fx.Node, inputs: int) -> Layer:
-    """The layer that a function or a method of tensors is."""
-    kind = FUNCTIONS.get(node.target) if node.op in ("call_function", "call_method") else None
-    others = [v for v in node.args if not isinstance(v, fx.Node)] + [
-        v for name, v in node.kwargs.items() if name != "inplace"
-    ]
-    fit = (kind is ReLU and inputs == 1) or (kind is Add and inputs == 2 and not others)
-    fit |= kind is Flatten and inputs == 1 and others in ([1], [1, -1])
-    if not fit:
-        raise refused(str(getattr(node.target, "__name__", node.target)))
-    return kind()
+def _function(node: fx.Node, inputs: int) -> Sequence[Layer]:
+    """What a function or a method of tensors is made of."""
+    target, given, named = node.target, list(node.args[inputs:]), dict(node.kwargs)
+    if inputs == 2 and target in SUMS and not given and not named:
+        return [Add()]
+    if inputs == 1 and target in SHAPES and _is_flat(target, given, named):
+        return [Flatten()]
+    if inputs == 1 and target in MODULES and not any(isinstance(v, fx.Node) for v in given):
+        kind = MODULES[target]
+        return RULES[kind](kind(*given, **named))
+    raise refused(str(getattr(target, "__name__", target)))
+
+
+def _is_flat(target: Any, given: list[Any], named: dict[str, Any]) -> bool:
+    """Whether one axis remains beside the batch's: flatten(1), view(x.size(0), -1)."""
+    if target in ("flatten", torch.flatten):
+        asked = dict(zip(("start_dim", "end_dim"), given, strict=False)) | named
+        return {"start_dim": 0, "end_dim": -1} | asked == {"start_dim": 1, "end_dim": -1}
+    given = list(given[0]) if len(given) == 1 and isinstance(given[0], list | tuple) else given
+    return not named and len(given) == 2 and given[1] == -1 and _is_batch_size(given[0])
+
+
+def _is_batch_size(value: Any) -> bool:
+    if not isinstance(value, fx.Node) or not _is_of_shape(value):
+        return False
+    return value.args[1:] == (0,)

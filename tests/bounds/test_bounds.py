@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from making import examples, lenet, linear
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import csnb
 from csnb import InputError, ThreatModel
@@ -239,6 +241,58 @@ def test_gradients_are_those_of_finite_differences(lines: bool) -> None:
         assert float(found[place]) == pytest.approx((ends[0] - ends[1]) / 2e-6, abs=1e-5)
 
 
+class Functions(nn.Module):
+    """As a person writes a network by hand; ``flat``: the way from maps to features."""
+
+    def __init__(self, flat: Callable[[Tensor], Tensor], average: bool) -> None:
+        super().__init__()
+        self.conv, self.out = nn.Conv2d(1, 2, 3, padding=1), nn.Linear(8, 3)
+        self.flat, self.average = flat, average
+
+    def forward(self, z: Tensor) -> Tensor:
+        z = F.relu(self.conv(z), inplace=True)
+        z = F.avg_pool2d(z, (2, 3), 2, padding=0) if self.average else F.max_pool2d(z, 2)
+        return self.out(self.flat(torch.relu(F.adaptive_avg_pool2d(z, 2))))
+
+
+@pytest.mark.parametrize("average", [False, True])
+@pytest.mark.parametrize(
+    "flat",
+    [
+        lambda z: z.view(z.size(0), -1),
+        lambda z: z.reshape(z.shape[0], -1),
+        lambda z: z.view((z.size()[0], -1)),
+        lambda z: torch.reshape(z, (z.size(0), -1)),
+        lambda z: torch.flatten(z, start_dim=1),
+    ],
+    ids=["view", "reshape", "view of a tuple", "torch.reshape", "torch.flatten"],
+)
+def test_functions_and_views_have_the_bounds_of_their_modules(
+    flat: Callable[[Tensor], Tensor], average: bool
+) -> None:
+    torch.manual_seed(4)
+    body = Functions(flat, average)
+    pool = nn.AvgPool2d((2, 3), 2) if average else nn.MaxPool2d(2)
+    tail = [nn.AdaptiveAvgPool2d(2), nn.ReLU(), nn.Flatten(), body.out]
+    modules = nn.Sequential(body.conv, nn.ReLU(), pool, *tail)
+    x, rows, threat = torch.rand(3, 1, 8, 9), torch.eye(3)[None], ThreatModel(0.05)
+    found, expected = (
+        certified(Normalized(net, [0.0], [1.0]), x, rows, threat) for net in (body, modules)
+    )
+    assert torch.equal(found, expected)
+
+
+class Of(nn.Module):
+    """Whatever a function does."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.function(z)
+
+
 class Squared(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         return z.flatten(1) * z.flatten(1)
@@ -263,6 +317,12 @@ class MyLinear(nn.Linear):
         ([nn.Sequential(nn.Flatten(), nn.GELU()), nn.Linear(4, 3)], r"layer 0.1 \(GELU\)"),
         ([Squared(), nn.Linear(4, 3)], "no rule for mul"),
         ([Branching(), nn.Linear(4, 3)], "Sequential cannot be followed"),
+        ([Of(lambda z: z.view(-1, 4)), nn.Linear(4, 3)], "no rule for view"),
+        ([Of(lambda z: z.view(z.size(1), -1)), nn.Linear(4, 3)], "no rule for view"),
+        ([Of(lambda z: z.view(z.size(0), 2, -1)), nn.Linear(4, 3)], "no rule for view"),
+        ([Of(lambda z: z.view(z.size(0) * 2, -1)), nn.Linear(4, 3)], "no rule for mul"),
+        ([Of(lambda z: torch.flatten(z, end_dim=1)), nn.Linear(4, 3)], "no rule for flatten"),
+        ([Of(lambda z: F.max_pool2d(z, 2, ceil_mode=True))], "MaxPool2d with ceil_mode"),
         ([nn.Flatten(), MyLinear(4, 3)], "no rule for"),
         ([nn.Conv2d(1, 1, 1, padding_mode="circular", padding=1)], "Conv2d with padding"),
         ([nn.MaxPool2d(2, ceil_mode=True), nn.Flatten()], "MaxPool2d with ceil_mode"),
