@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from making import QUICK, STRIPES, contents, costs_csv, identity, stripes
+from pictures import CLASSES, photos
 from test_structure import GRAPH
 
 import csnb
@@ -19,7 +20,7 @@ from csnb import Experiment, InputError, Run, find_or_run, load_dataset, read_ru
 from csnb.experiment import PLACE
 from csnb.runs import inspect, read_weights, run_folders, status
 from csnb.runs.folder import HOLD
-from csnb.runs.identity import NUMERICS, changed_inputs, costs_digest, weights_digest
+from csnb.runs.identity import NUMERICS, Identity, changed_inputs, costs_digest, weights_digest
 
 ROOT = Path(__file__).resolve().parents[2]
 MINE = """
@@ -64,6 +65,11 @@ def ids(folder: Path) -> set[str]:
     return {f.name for f in run_folders(folder / "runs")}
 
 
+def test_an_identity_is_what_its_json_says() -> None:
+    one = identity(seed=4)
+    assert Identity.from_json(json.loads(json.dumps(one.to_json()))) == one
+
+
 def test_only_runs_of_the_same_parameters_differ_by_their_inputs() -> None:
     edited = {"digests": {"train": "4" * 16, "test": "2" * 16, "costs": "3" * 16}}
     one, same, other = identity(seed=1), identity(seed=1), identity(seed=2)
@@ -71,6 +77,9 @@ def test_only_runs_of_the_same_parameters_differ_by_their_inputs() -> None:
     assert one.differs(replace(same, **edited)) == ["digits"]
     assert one.differs(replace(other, **edited)) == []
     assert one.differs(replace(same, protected=(0,), **edited)) == []
+    begun = {"digests": same.digests | {"init_from": "5" * 16}}
+    assert one.differs(replace(same, **begun)) == ["init_from"]
+    assert replace(same, **begun).differs(one) == ["init_from"]
 
 
 def test_each_input_is_looked_at_whether_or_not_those_before_it_are_still_there(
@@ -89,6 +98,26 @@ def test_each_input_is_looked_at_whether_or_not_those_before_it_are_still_there(
     digests = {"train": "1", "test": "2", "costs": "3", "init_from": "4", "mine.py": "5"}
     found = changed_inputs(replace(identity(), digests=digests, files=lay))
     assert found == ["stripes.npz", "weights", "mine.py"]
+
+
+def test_a_folder_of_pictures_is_known_by_its_pixels_at_the_size_of_the_run(tmp_path: Path) -> None:
+    root = photos(tmp_path / "pets")
+    for size in (0, 8):
+        named = {"image_size": size} if size else {}
+        read = load_dataset(root, image_size=size)
+        made = replace(identity(**named), classes=CLASSES, files={"dataset": str(root)})
+        made = replace(made, digests=read.digests())
+        assert changed_inputs(made) == []
+        assert changed_inputs(replace(made, classes=CLASSES[::-1])) == ["pets"]
+    first, second, *_ = sorted((root / CLASSES[0]).iterdir())
+    content = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    assert changed_inputs(made) == ["pets"]
+    first.write_bytes(content)
+    assert changed_inputs(made) == []
+    for name in CLASSES[1:]:  # one class is no data set
+        shutil.rmtree(root / name)
+    assert changed_inputs(made) == ["pets"]
 
 
 def test_of_another_users_file_nobody_knows_whether_it_has_changed(
