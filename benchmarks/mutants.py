@@ -9,6 +9,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import libcst as cst
+import sklearn.datasets  # noqa: F401  these and torch's before a process is forked for each mutant
+import torch._dynamo  # noqa: F401  (what a first update imports: seconds)
+import torchvision  # noqa: F401
 from mutmut.__main__ import cli
 from mutmut.mutation import file_mutation
 
