@@ -148,22 +148,26 @@ def test_the_attack_inside_climbs_each_images_own_part(name: str) -> None:
     torch.testing.assert_close(start, torch.stack(entropies).sum())
 
 
-def test_ranking_compares_the_class_with_its_nearest_rivals() -> None:
-    method, model = made("RANK(weight=2, share=0.4)")
-    b = batch(model, 7)  # 2 of the class, 5 others: the 2 nearest count
+@pytest.mark.parametrize(("share", "nearest"), [(0.4, 2), (0.05, 1)])
+@pytest.mark.parametrize(("progress", "risen"), [(0.35, 1.0), (LATE, 2.0)])
+def test_ranking_compares_the_class_with_its_nearest_rivals(
+    share: float, nearest: int, progress: float, risen: float
+) -> None:
+    method, model = made(f"RANK(weight=2, share={share}, ramp=0.7)")
+    b = batch(model, 7, progress)  # 2 of the class, 5 others
     loss, logits = method.loss(b)
     own = [m_of(z) for z, y in zip(logits, b.y.tolist(), strict=True) if y == 1]
-    others = sorted((m_of(z) for z, y in zip(logits, b.y.tolist(), strict=True) if y != 1))[-2:]
-    pairs = [softplus(other - mine) for other in others for mine in own]
+    others = sorted(m_of(z) for z, y in zip(logits, b.y.tolist(), strict=True) if y != 1)
+    pairs = [softplus(other - mine) for other in others[-nearest:] for mine in own]
     base = torch.stack([entropy(z, y) for z, y in zip(logits, b.y.tolist(), strict=True)]).mean()
-    torch.testing.assert_close(loss, base + 2 * torch.stack(pairs).mean().float())
+    torch.testing.assert_close(loss, base + risen * torch.stack(pairs).mean().float())
 
 
-@pytest.mark.parametrize("labels", [[1, 1, 1], [0, 2, 3]])
+@pytest.mark.parametrize("labels", [[1, 1, 1], [0, 2, 3], [1], [2]])
 @pytest.mark.parametrize("name", ["RANK", "BUDGET", "REST", "WEIGHT", "TRADES", "DAFA"])
 def test_a_batch_of_one_kind_only_is_fine(name: str, labels: list[int]) -> None:
     method, model = made(name)
-    b = replace(batch(model, 3), y=torch.tensor(labels))
+    b = replace(batch(model, len(labels)), y=torch.tensor(labels))
     loss, _ = method.loss(b)
     loss.backward()
     assert loss.isfinite() and all(p.grad.isfinite().all() for p in model.parameters())
@@ -203,11 +207,20 @@ def test_a_budgets_multiplier_follows_the_false_alarms() -> None:
     assert last == pytest.approx(rest + 2 * misses, rel=1e-4), "the multiplier is 0, not below"
 
 
+def test_a_budgets_mean_over_one_image_is_that_image() -> None:
+    method, model = made("BUDGET(weight=2)")
+    b = batch(model, 2)  # of classes 0 and 1
+    loss, logits = method.loss(b)
+    other, own = map(m_of, logits)
+    base = (entropy(logits[0], 0) + entropy(logits[1], 1)) / 2
+    torch.testing.assert_close(loss, base + 2 * (softplus(-own) + softplus(other)).float())
+
+
 def kl(p: Tensor, q: Tensor) -> Tensor:
     return (p.softmax(0) * (p.softmax(0) / q.softmax(0)).log()).sum()
 
 
-@pytest.mark.parametrize("weight", [1.0, 4.0])
+@pytest.mark.parametrize("weight", [1.0, 2.0, 4.0])
 def test_trades_is_clean_cross_entropy_and_a_divergence(weight: float) -> None:
     method, model = made(f"TRADES(beta=2.5, weight={weight})")
     b = batch(model)
@@ -219,6 +232,7 @@ def test_trades_is_clean_cross_entropy_and_a_divergence(weight: float) -> None:
         for w, clean, z, y in zip(shares, model(b.x), logits, b.y.tolist(), strict=True)
     ]
     torch.testing.assert_close(loss, sum(each) / sum(shares))
+    assert method.terms[0].startswith("weighted") == (weight != 1)
     climbed = method.maximise(b)(logits, b.y)
     divergences = [kl(clean, z) for clean, z in zip(model(b.x), logits, strict=True)]
     torch.testing.assert_close(climbed, sum(divergences))
@@ -237,23 +251,44 @@ def test_the_divergence_meets_clean_images_as_the_attack_does_and_leaves_the_mod
 
 def test_dafa_gives_the_class_what_it_takes_from_its_rivals() -> None:
     method, model = made("DAFA(beta=2, strength=0.5, warm_up=0.6)")
-    b = batch(model, 8, progress=0.5)
-    assert method.radius(b).tolist() == [1.0] * 8
+    b = batch(model, 4, progress=0.5)  # one of each class
+    assert method.radius(b).tolist() == [1.0] * 4
     first = method.loss(b)[0]
     torch.testing.assert_close(first, made("TRADES(beta=2)", model)[0].loss(b)[0])
-    of_p = model(b.adversarial).softmax(1)[b.y == 1].mean(0)
-    taken = of_p.clone()
+    taken = model(b.adversarial).softmax(1)[1].detach()
     taken[1] = 0
     shares = 1 - 0.5 * taken
     shares[1] = 1 + 0.5 * taken.sum()
-    late = replace(b, progress=0.6)
-    torch.testing.assert_close(method.radius(late), shares[b.y])
+    late = replace(batch(model, 8), progress=0.6)
+    torch.testing.assert_close(method.radius(late), shares[late.y])
     loss, logits = method.loss(late)
     each = [
         shares[y] * (entropy(clean, y) + 2 * kl(clean, z))
-        for clean, z, y in zip(model(b.x), logits, b.y.tolist(), strict=True)
+        for clean, z, y in zip(model(late.x), logits, late.y.tolist(), strict=True)
     ]
-    torch.testing.assert_close(loss, sum(each) / shares[b.y].sum())
+    torch.testing.assert_close(loss, sum(each) / shares[late.y].sum())
+    # of the warm-up alone it is known, and of attacked images
+    torch.testing.assert_close(method.radius(late), shares[late.y])
+    divergences = [kl(clean, z) for clean, z in zip(model(late.x), logits, strict=True)]
+    torch.testing.assert_close(method.maximise(late)(logits, late.y), sum(divergences))
+
+
+def test_dafa_of_two_classes_takes_from_the_rest_once_it_knows_both() -> None:
+    model = lenet().eval()
+    method = METHODS.parse("DAFA(warm_up=0.6)")(Task(model, COSTS, (0, 1)))
+    b = batch(model, 4, progress=0.5)
+    late = replace(b, progress=0.6)
+    known = replace(b, y=torch.tensor([0, 0, 2, 3]))
+    method.loss(known)
+    method.loss(replace(known, adversarial=None))
+    assert method.radius(late).tolist() == [1.0] * 4, "nothing is known of class 1"
+    method.loss(b)
+    answers = model(b.adversarial).softmax(1).detach()
+    of = (answers[[0, 0, 1]].mean(0), answers[1])  # class 0 was met in images 0, 1 and 0
+    taken = [torch.where(torch.arange(4) < 2, 0.0, t) for t in of]
+    shares = 1 - sum(taken)
+    shares[:2] = torch.stack([1 + t.sum() for t in taken])
+    torch.testing.assert_close(method.radius(late), shares)
 
 
 def test_each_image_is_moved_as_far_as_its_own_radius() -> None:

@@ -151,6 +151,8 @@ def test_a_runs_folder_is_named_after_data_method_classes_and_seed() -> None:
     made = replace(identity(dataset="X.rays.npz", method=method, seed=3), protected=(0, 1))
     assert made.run_id == f"X.rays-CSE-p0+1-s3-{made.key}"
     assert len(made.key) == 10 and int(made.key, 16) >= 0
+    odd = identity(dataset=".my pets!" + 80 * "x" + ".npz", method="STD")
+    assert odd.run_id == f"my_pets_{71 * 'x'}-{odd.key}"
 
 
 # --- fault 1: an edited input is noticed, whatever it is
