@@ -216,6 +216,44 @@ def test_a_budgets_mean_over_one_image_is_that_image() -> None:
     torch.testing.assert_close(loss, base + 2 * (softplus(-own) + softplus(other)).float())
 
 
+def test_a_budgets_multiplier_follows_the_others_alone_and_not_below_zero() -> None:
+    """Logits whose margins are log-odds: log p / (1 - p) of class 1 against three equal others."""
+    method, _ = made("BUDGET(alarms=0.25, weight=0.25, rate=0.6, ramp=0.7)")
+    labels = torch.tensor([0, 2, 3, 1])
+
+    def loss(margins: list[float], progress: float = LATE) -> tuple[float, float, float, float]:
+        """The loss, and its parts."""
+        logits = torch.zeros(4, 4)
+        logits[:, 1] = torch.tensor(margins) + math.log(3)
+        x = torch.zeros(4, 1, 1, 1)
+        value, _ = method.loss(Batch(lambda _: logits, x, labels, x, progress))
+        base = sum(map(float, map(entropy, logits, labels))) / 4
+        over = float(softplus(torch.tensor(margins[:3])).mean())
+        return float(value), base, float(softplus(torch.tensor(-margins[3]))), over
+
+    some, none, multiplier = [0.5, -0.5, 2.0, 3.0], [-1.0, -1.0, -1.0, 3.0], 0.25
+    for margins, rate in ((some, 2 / 3), (none, 0), (none, 0), (none, 0), (none, 0), (some, 2 / 3)):
+        value, base, miss, over = loss(margins)
+        assert value == pytest.approx(base + 0.25 * miss + multiplier * over, rel=1e-5)
+        multiplier = max(0.0, multiplier + 0.6 * (rate - 0.25))
+    value, base, miss, over = loss(some, 0.35)
+    assert value == pytest.approx(base + (0.25 * miss + multiplier * over) / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in METHODS if n not in ("RANK", "DAFA", "IBP", "CROWN-IBP")]
+)
+def test_everything_stays_on_the_device_of_the_images(name: str) -> None:
+    """Without a GPU, by tensors that have a device and no values; the four ask for values."""
+    model, costs = lenet().eval().to("meta"), COSTS.to("meta")
+    method = METHODS.parse(name)(Task(model, costs, (1,), ThreatModel(0.1)))
+    b = batch(lenet())
+    b = Batch(model, *(t.to("meta") for t in (b.x, b.y, b.adversarial)), LATE)
+    loss, logits = method.loss(b)
+    climb = method.maximise(b)
+    assert loss.is_meta and (climb is None or climb(logits, b.y).is_meta)
+
+
 def kl(p: Tensor, q: Tensor) -> Tensor:
     return (p.softmax(0) * (p.softmax(0) / q.softmax(0)).log()).sum()
 

@@ -76,6 +76,17 @@ def test_crowns_share_falls_from_one_to_what_is_left() -> None:
         torch.testing.assert_close(found, expected)
 
 
+def test_ibp_asks_intervals_alone() -> None:
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Flatten(), nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 4))
+    model, x, y = Normalized(body, [0.0], [1.0]), torch.rand(5, 1, 2, 2), torch.arange(5) % 4
+    method = METHODS.parse("IBP(weight=0, clean=0, ramp=0)")(Task(model, COSTS, (1,), THREAT))
+    boxes = Bounds(model).lower(x, torch.eye(4)[y][:, None] - torch.eye(4), THREAT, lines=False)
+    found = method.loss(Batch(model, x, y, progress=0.1))[0]
+    torch.testing.assert_close(found, cross_entropy(-boxes, y))
+    assert "worst logits" in method.terms[0] and "dear mistakes" in method.terms[1]
+
+
 def test_what_is_dear() -> None:
     np.testing.assert_allclose(
         dear(COSTS), [[0, 1, 0, 0], [1 / 3, 0, 1 / 3, 1 / 3], [0, 1, 0, 0], [0, 1, 0, 0]]
