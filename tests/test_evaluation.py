@@ -42,7 +42,7 @@ def test_confusion_is_scikit_learns_with_rows_predicted(classes: int) -> None:
 # --- score
 
 
-def scores(**changes: Mapping[str, object]) -> pd.DataFrame:
+def scores(costs: np.ndarray = COSTS, **changes: Mapping[str, object]) -> pd.DataFrame:
     """Of ten test images, clean and, unless told otherwise, after an attack on both of class b."""
     outcome = {
         "attacked": np.array([4, 5]),
@@ -50,7 +50,7 @@ def scores(**changes: Mapping[str, object]) -> pd.DataFrame:
         "norms": {"FGSM": (0.1, 0.25)},
     }
     return score(
-        Outcome(LABELS, **(outcome | changes)), classes=CLASSES, protected=[1], costs=COSTS
+        Outcome(LABELS, **(outcome | changes)), classes=CLASSES, protected=[1], costs=costs
     )
 
 
@@ -115,6 +115,11 @@ def test_the_mean_cost_by_hand() -> None:
 def test_no_mistake_may_still_cost_something() -> None:
     row = pick(scores(predictions={"clean": LABELS.astype(np.uint8)}), "clean", "mean_cost")
     assert (row["value"], row["low"]) == (0, 0) and row["high"] > 0.5
+
+
+def test_where_every_mistake_is_free_nothing_is_charged() -> None:
+    row = pick(scores(np.zeros((3, 3))), "clean", "mean_cost")
+    assert (row["value"], row["low"], row["high"]) == (0, 0, 0)
 
 
 def test_perturbations_are_reported_for_attacks_only() -> None:

@@ -95,6 +95,7 @@ def test_what_is_dear() -> None:
     pair = torch.zeros(3, 3)
     pair[2, 0] = 7.0
     assert dear(pair)[2, 0] == 1 and dear(pair).sum() == 1
+    assert torch.equal(dear(pair / 14), dear(pair)), "by the dearest, whatever its unit"
 
 
 def test_the_cost_of_what_costs_nothing_is_zero_and_so_is_its_gradient() -> None:
