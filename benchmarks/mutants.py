@@ -1,4 +1,4 @@
-"""mutmut, which decorated functions do not escape: attacks and methods are nothing else.
+"""mutmut, quick tests first, and decorated functions do not escape: attacks and methods are such.
 
 mutmut leaves them out, since a decorator would run again for each copy of its function, and an
 attack be registered once for each mutant. Here the decorators stay with the function that callers
@@ -14,9 +14,12 @@ import torch._dynamo  # noqa: F401  (what a first update imports: seconds)
 import torchvision  # noqa: F401
 from mutmut.__main__ import cli
 from mutmut.mutation import file_mutation
+from mutmut.state import state
+from mutmut.workers.isolation import ForkServerRunner
 
 arrange = file_mutation.function_trampoline_arrangement
 skips = file_mutation.MutationVisitor._skip_node_and_children
+submit = ForkServerRunner.submit
 
 
 def is_known(function: cst.FunctionDef) -> bool:
@@ -45,8 +48,16 @@ def arrange_decorated(
     return declared, [seen, *copies], assigned, names
 
 
+def submit_quick_first(
+    runner: ForkServerRunner, mutant: str, tests: Iterable[str], *limits: float
+) -> None:
+    """The first test that fails ends a mutant's trial."""
+    submit(runner, mutant, sorted(tests, key=state().duration_by_test.__getitem__), *limits)
+
+
 file_mutation.function_trampoline_arrangement = arrange_decorated
 file_mutation.MutationVisitor._skip_node_and_children = skips_but_no_decorated
+ForkServerRunner.submit = submit_quick_first
 
 if __name__ == "__main__":
     cli()
