@@ -1,14 +1,24 @@
 """ResNet18 for small images."""
 
+from typing import Annotated
+
 import torch
+from pydantic import Field
 from torch import nn
 
 from csnb.models.normalized import check_sides
-from csnb.spec import model
+from csnb.spec import Count, model
 
 
 @model(source="He et al. 2016; section IV-C")
-def resnet18(image_shape: tuple[int, int, int], classes: int) -> nn.Module:
+def resnet18(
+    image_shape: tuple[int, int, int],
+    classes: int,
+    *,
+    width: Annotated[
+        Count, Field(ge=1, le=1024, description="kernels of the first stage; the last has 8 times")
+    ] = 64,
+) -> nn.Module:
     """torchvision's ResNet18 with the usual stem for small images: 3x3, stride 1, no max-pool.
 
     Its weights lie channels_last, which on CPUs makes attacks a tenth to a fifth faster.
@@ -17,7 +27,23 @@ def resnet18(image_shape: tuple[int, int, int], classes: int) -> nn.Module:
 
     check_sides("resnet18", image_shape, 32)
     body = torchvision.models.resnet18(weights=None, num_classes=classes)
-    body.conv1 = nn.Conv2d(image_shape[0], 64, 3, padding=1, bias=False)
+    if width != 64:
+        _resize(body, width, classes)
+    body.conv1 = nn.Conv2d(image_shape[0], width, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(body.conv1.weight, mode="fan_out", nonlinearity="relu")
     body.maxpool = nn.Identity()
     return body.to(memory_format=torch.channels_last)
+
+
+def _resize(body: nn.Module, width: int, classes: int) -> None:
+    """Each layer but the stem's convolution anew, with ``width`` kernels for every 64."""
+    for name, layer in list(body.named_modules()):
+        if isinstance(layer, nn.BatchNorm2d):
+            body.set_submodule(name, nn.BatchNorm2d(layer.num_features * width // 64))
+        elif isinstance(layer, nn.Conv2d) and name != "conv1":
+            sides = (layer.in_channels * width // 64, layer.out_channels * width // 64)
+            form = (layer.kernel_size, layer.stride, layer.padding)
+            conv = nn.Conv2d(*sides, *form, bias=False)
+            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+            body.set_submodule(name, conv)
+    body.fc = nn.Linear(8 * width, classes)

@@ -32,6 +32,21 @@ def test_resnet18_is_torchvisions_but_for_its_stem(channels: int, classes: int) 
     assert [name for name in shapes if shapes[name] != reference[name].shape] == ["conv1.weight"]
 
 
+@pytest.mark.parametrize("width", [1, 16, 100])
+def test_a_width_scales_every_layer_but_not_what_it_takes_and_gives(width: int) -> None:
+    torch.manual_seed(0)
+    narrow, usual = resnet18((3, 32, 32), 10, width=width), resnet18((3, 32, 32), 10)
+    assert narrow(noise(2, 3, 32, 32)).shape == (2, 10)
+    for name, value in usual.state_dict().items():
+        ends = [3] if name == "conv1.weight" else [10] if name.startswith("fc") else []
+        whole = [n if n in (*ends, 1, 3) else n * width // 64 for n in value.shape]
+        assert list(narrow.state_dict()[name].shape) == whole, name
+    sizes = [(w, n) for w, n in conv_weights(narrow).items() if n.numel() > 9_000]
+    for name, weight in sizes:  # He, fan-out
+        fan = weight.shape[0] * weight[0, 0].numel()
+        assert float(weight.detach().std()) == pytest.approx((2 / fan) ** 0.5, rel=0.05), name
+
+
 def test_resnet18_keeps_4_by_4_positions_of_a_small_image() -> None:
     model = resnet18((3, 32, 32), 10).eval()
     seen = {}
