@@ -36,7 +36,9 @@ def test_confusion_is_scikit_learns_with_rows_predicted(classes: int) -> None:
     labels, predictions = random.integers(0, classes, (2, 400))
     expected = confusion_matrix(labels, predictions, labels=range(classes)).T
     smallest = predictions.astype(np.min_scalar_type(classes - 1))
-    np.testing.assert_array_equal(confusion(smallest, labels, classes), expected)
+    found = confusion(smallest, labels, classes)
+    np.testing.assert_array_equal(found, expected)
+    assert found.dtype == np.int64
 
 
 # --- score

@@ -406,3 +406,14 @@ def test_the_classes_to_protect_reach_the_method(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(vars(entry), "make", noted)
     fit(small_model(), *small_data(), method="STD", protected=[2, 3], recipe=RECIPE, **COMMON)
     assert seen == [(2, 3)]
+
+
+def test_training_attacks_each_image_as_far_as_the_method_says() -> None:
+    model, (x, y) = small_model(), small_data()
+    recipe = replace(RECIPE, adversary="PGD(steps=20, step_size=0)")
+    method = METHODS.parse("RADIUS(factor=1.5)")(Task(model, torch.tensor(COSTS), (1,)))
+    threat = ThreatModel(0.01, space="pixel")
+    found = Trainer(model, method, recipe, threat).adversarial(Batch(model, x, y))
+    moved = (found - x).flatten(1).abs().amax(1)
+    expected = torch.where(y == 1, 0.015, 0.01)
+    torch.testing.assert_close(moved, expected, rtol=1e-3, atol=1e-6)

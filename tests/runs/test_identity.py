@@ -65,6 +65,14 @@ def ids(folder: Path) -> set[str]:
     return {f.name for f in run_folders(folder / "runs")}
 
 
+def test_the_order_of_what_is_named_makes_no_other_run() -> None:
+    one = identity(seed=4)
+    turned = {
+        name: dict(reversed(getattr(one, name).items())) for name in ("digests", "parameters")
+    }
+    assert replace(one, **turned).key == one.key
+
+
 def test_an_identity_is_what_its_json_says() -> None:
     one = identity(seed=4)
     assert Identity.from_json(json.loads(json.dumps(one.to_json()))) == one
