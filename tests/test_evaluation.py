@@ -319,6 +319,28 @@ def test_only_the_chosen_images_are_attacked(model: Normalized) -> None:
     np.testing.assert_array_equal(outcome.labels_of("clean"), y)
 
 
+@pytest.mark.parametrize(
+    ("attacked", "what"),
+    [
+        (torch.tensor([0, 12]), "2 indices"),
+        (torch.tensor([-1, 3]), "2 indices"),
+        (torch.tensor([], dtype=torch.int64), "0 indices"),
+        (torch.tensor([0.0]), r"tensor\(\[0.\]\)"),
+        (torch.tensor([[0, 1]]), r"tensor\(\[\[0, 1\]\]\)"),
+        ([0, 1], r"\[0, 1\]"),
+    ],
+)
+def test_what_is_no_place_of_an_image_is_refused(
+    model: Normalized, attacked: object, what: str
+) -> None:
+    x, y = images(12)
+    with pytest.raises(
+        InputError, match=rf"^attacked: {what}; allowed: a tensor of indices, 0 to 11$"
+    ):
+        evaluate(model, x, y, attacks="FGSM", threat=PIXEL, attacked=attacked)
+    evaluate(model, x, y, attacks="FGSM", threat=PIXEL, attacked=torch.tensor([0, 11]))
+
+
 def test_progress_is_told_in_order(model: Normalized) -> None:
     told = []
     attacks = "FGSM, L2BIA( step_size = 5e-2, steps=3)"
