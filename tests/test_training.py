@@ -417,3 +417,22 @@ def test_training_attacks_each_image_as_far_as_the_method_says() -> None:
     moved = (found - x).flatten(1).abs().amax(1)
     expected = torch.where(y == 1, 0.015, 0.01)
     torch.testing.assert_close(moved, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_augmentation_changes_what_is_trained_on_by_the_seed_and_only_where_asked() -> None:
+    model, (x, _) = small_model(), small_data(40)
+    method = METHODS.parse("STD")(Task(model, torch.tensor(COSTS), (1,)))
+
+    def changed(seed: int, augment: str = "flip") -> list[Tensor]:
+        trainer = Trainer(model, method, replace(RECIPE, augment=augment), THREAT, seed)
+        return [trainer.changed(x) for _ in range(2)]
+
+    first, second = changed(3)
+    mirrored = [bool(torch.equal(a, b.flip(2))) for a, b in zip(first, x, strict=True)]
+    assert 5 < sum(mirrored) < 35 and not torch.equal(first, second)
+    expected = torch.where(torch.tensor(mirrored).view(-1, 1, 1, 1), x.flip(3), x)
+    assert torch.equal(first, expected)
+    again, other = changed(3), changed(4)
+    assert torch.equal(again[0], first) and torch.equal(again[1], second)
+    assert not torch.equal(other[0], first)
+    assert changed(3, "")[0] is x
