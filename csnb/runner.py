@@ -20,7 +20,7 @@ from csnb.experiment import Experiment
 from csnb.images import Images, batches
 from csnb.margins import ATTACK, choose_offset, worst_margins
 from csnb.methods import Task
-from csnb.models import Normalized, add_offset, build_model, check_answers
+from csnb.models import Normalized, add_offset, build_model, check_answers, learned
 from csnb.paths import RESULTS, resolve
 from csnb.progress import bar, say
 from csnb.runs import Stage, inspect, is_here, provenance, start_from
@@ -47,8 +47,7 @@ class Run:
         if data is not None:
             experiment = experiment.model_copy(update={"dataset": data.name})
         self.experiment = experiment
-        if experiment.threads:
-            torch.set_num_threads(experiment.threads)
+        _use_threads(experiment.threads)
         torch.backends.cuda.matmul.allow_tf32 = experiment.tf32
         torch.backends.cudnn.allow_tf32 = experiment.tf32
         self.device = _device(experiment.device)
@@ -74,6 +73,7 @@ class Run:
         self.offset: dict[str, float | str] | None = None
         self._margins: dict[tuple[tuple[int, ...], str], np.ndarray] = {}
         self.folder = resolve(experiment.runs, "runs") / self.identity.run_id
+        self._trained = ""  # digest of the weights that training left
         self.seconds: dict[str, float] = {}
         self.history: pd.DataFrame | None = None
         self.outcome: Outcome | None = None
@@ -113,7 +113,7 @@ class Run:
         except BaseException as error:
             self._end(remove=isinstance(error, InputError))
             raise
-        self.history = history
+        self.history, self._trained = history, learned(self.model)
         facts = {"of": self._made(), "offset": self.offset, "seconds": self.seconds}
         stage.keep_training(facts, self.model, history)
         return self.history
@@ -122,6 +122,7 @@ class Run:
         """Attack the trained model; returns the scores, one tidy frame (see `score`)."""
         if self.history is None:
             raise InputError("run: not trained; allowed: train() before evaluate()")
+        self._check_trained()
         last, specs = time.perf_counter(), self.specs["attacks"]
         with bar(1 + len(specs), "attacking") as shown:
 
@@ -160,6 +161,7 @@ class Run:
         """
         if self.outcome is None:
             raise InputError("run: not evaluated; allowed: train() and evaluate() before write()")
+        self._check_trained()
         stage = self._stage or self._begin()
         outcome = self.outcome
         digests = stage.write(
@@ -236,6 +238,7 @@ class Run:
             return False
         self.model.eval()
         self.history, self.offset = history, facts["offset"]
+        self._trained = learned(self.model)
         self.seconds |= facts["seconds"]
         say("training: taken from the run that was broken off")
         return True
@@ -337,6 +340,14 @@ class Run:
         threat = self.experiment.threat()
         self.specs["method"][0](Task(self.model, costs, self.protected, threat))
 
+    def _check_trained(self) -> None:
+        """Raises InputError for a network that training did not leave."""
+        if learned(self.model) != self._trained:
+            raise InputError(
+                "model: not the network that train() left; allowed: that one "
+                "(csnb.fit and csnb.evaluate take any)"
+            )
+
     def _begin(self) -> Stage:
         self._end()
         self._stage = Stage(self.folder.parent, self.folder.name)
@@ -388,6 +399,20 @@ def _records(scores: pd.DataFrame) -> list[dict[str, object]]:
     import json
 
     return json.loads(scores.to_json(orient="records", double_precision=10))
+
+
+_usual: int | None = None  # threads of this process before a run asked for another number
+
+
+def _use_threads(number: int) -> None:
+    """As many threads as a run asks for; 0: as many as before any run did."""
+    global _usual
+    if number and _usual is None:
+        _usual = torch.get_num_threads()
+    if number or _usual is not None:
+        torch.set_num_threads(number or _usual)
+    if not number:
+        _usual = None
 
 
 def _device(name: str) -> torch.device:

@@ -232,6 +232,42 @@ def test_nothing_is_evaluated_or_written_before_it_is_trained(data: str, tmp_pat
         made.write()
 
 
+def test_a_network_that_training_did_not_leave_is_not_written_as_the_runs(
+    data: str, tmp_path: Path
+) -> None:
+    made = Run(quick(tmp_path / "runs", dataset=data))
+    made.train()
+    trained = made.model
+    for step in (made.evaluate, made.write):
+        made.model = csnb.build_model("lenet(kernels=7)", made.data)
+        with pytest.raises(InputError, match=r"^(model: not the network that|run: not evaluated)"):
+            step()
+        made.model = trained
+    made.evaluate()
+    bias = made.model.body.fc3.bias.data
+    bias += 1
+    with pytest.raises(InputError, match=r"^model: not the network that train\(\) left; allowed: "):
+        made.write()
+    bias -= 1
+    assert not made.folder.exists()
+
+
+def test_a_runs_threads_are_not_those_of_later_runs(data: str, tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    seen = []
+    try:
+        torch.set_num_threads(3)
+        for threads in (1, 2, 0, 0):
+            Run(quick(tmp_path, dataset=data, threads=threads))
+            seen.append(torch.get_num_threads())
+        torch.set_num_threads(2)
+        Run(quick(tmp_path, dataset=data, threads=0))
+        seen.append(torch.get_num_threads())
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1, 2, 3, 3, 2]
+
+
 def test_watching_an_attack_records_each_epoch_and_changes_nothing_of_the_training(
     data: str, tmp_path: Path
 ) -> None:

@@ -20,7 +20,7 @@ from csnb.data.dataset import class_indices
 from csnb.errors import InputError, choices, shown
 from csnb.evaluation import evaluate, predict
 from csnb.images import at_once
-from csnb.models import Normalized, check_answers
+from csnb.models import Normalized, check_answers, learned
 from csnb.paths import write_atomically
 from csnb.progress import bar
 from csnb.runs.audits import audit_file
@@ -68,8 +68,8 @@ def audit(
     totals = Counts.of(np.isin(_labels(data), own))
     others = {name: _beside(other, network, threat) for name, other in (transfer or {}).items()}
     content = [spec.identity, budget, images, seed, repr(threat), _digest(x, y)]
-    weights = weights_of(network)
-    content += [weights, sorted((name, weights_of(other)) for name, other in others.items())]
+    weights = learned(network)
+    content += [weights, sorted((name, learned(other)) for name, other in others.items())]
     file = audit_file(Path(folder), own, key(content)) if folder is not None else None
     store = Store(file, len(y))
 
@@ -164,15 +164,6 @@ def key(content: object) -> str:
     """Of what makes an audit what it is."""
     text = json.dumps([VERSION, NUMERICS, content])
     return hashlib.sha256(text.encode()).hexdigest()[:10]
-
-
-def weights_of(model: nn.Module) -> str:
-    """A digest of all that a network has learned."""
-    digest = hashlib.sha256(type(model).__name__.encode())
-    for name, value in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _digest(*tensors: Tensor) -> str:

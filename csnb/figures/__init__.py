@@ -1,5 +1,6 @@
 """Frames and arrays to matplotlib Axes and HTML tables; no computing, attacking or reading."""
 
+from csnb.figures import shell
 from csnb.figures.boxes import boxes
 from csnb.figures.examples import adversarial_examples, eps_slider
 from csnb.figures.framework import framework
@@ -34,3 +35,5 @@ __all__ = [
     "protection_curve", "ranking", "robustness_heatmap", "table", "training", "trends", "updates",
     "weights",
 ]  # fmt: skip
+
+shell.draw_into_the_notebook()

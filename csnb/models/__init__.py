@@ -10,6 +10,7 @@ from csnb.models.normalized import (
     check_answers,
     conv_weights,
     evaluating,
+    learned,
     make_model,
     watched,
 )
@@ -19,6 +20,6 @@ from csnb.spec import MODELS
 
 __all__ = [
     "LeNet", "MODELS", "Normalized", "add_offset", "body_of", "build_model", "check_answers",
-    "conv_weights", "evaluating", "make_model", "own", "resnet18", "small_cnn", "vision",
+    "conv_weights", "evaluating", "learned", "make_model", "own", "resnet18", "small_cnn", "vision",
     "watched",
 ]  # fmt: skip

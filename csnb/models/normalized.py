@@ -1,5 +1,6 @@
 """A network from pixels to logits, and how one is made from a spec."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -231,3 +232,12 @@ def conv_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     """Weights of the convolutions in the order of definition, by name: the W_conv of Eq. 8."""
     modules = body_of(model).named_modules()
     return {name: module.weight for name, module in modules if isinstance(module, nn.Conv2d)}
+
+
+def learned(model: nn.Module) -> str:
+    """A digest of all that a network has learned."""
+    digest = hashlib.sha256(type(model).__name__.encode())
+    for name, value in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
