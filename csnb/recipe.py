@@ -10,7 +10,7 @@ from csnb.spec import Count, Real, Spec, checker
 Epochs = Annotated[Count, Field(ge=1, le=100_000, description="passes over the training images")]
 BatchSize = Annotated[Count, Field(ge=1, description="images per update")]
 Optimizer = Annotated[Literal["sgd", "adam"], Field(description="sgd or adam")]
-Rate = Annotated[Real, Field(gt=0, description="learning rate")]
+Rate = Annotated[Real, Field(gt=0, le=1e12, description="learning rate")]  # Adam takes ten times it
 Momentum = Annotated[Real, Field(ge=0, lt=1, description="momentum of sgd, in [0, 1)")]
 HalveEvery = Annotated[Count, Field(ge=0, description="epochs until the rate halves; 0: never")]
 Schedule = Annotated[

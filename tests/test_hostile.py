@@ -380,6 +380,8 @@ TABLE: list[tuple[str, dict | tuple, str | None]] = [
     *cases("run", "runs", *NO_PATH),
     ("run", {"device": "cuda:99"}, "device: "),
     ("run", {"model": "resnet18"}, "model: "),
+    ("run", {"lr": 1e38, "optimizer": "adam"}, "lr: "),
+    ("run", {"attacks": "CW(step_size=1e38)"}, "attacks: "),
     # papermill -p
     *cases("papermill", "eps", 1e39, math.nan, "0,3", True, None, [1], np.arange(3), len),
     *cases("papermill", "batch_size", 10**30, "32.5", -1),

@@ -20,7 +20,7 @@ def cw(
         Count, Field(ge=1, description="Adam steps of each search (advertorch: 10000)")
     ] = 100,
     searches: Annotated[Count, Field(ge=1, description="binary searches for the constant")] = 9,
-    step_size: Annotated[Real, Field(gt=0, description="Adam's learning rate")] = 0.1,
+    step_size: Annotated[Real, Field(gt=0, le=1e12, description="Adam's learning rate")] = 0.1,
     initial_const: Annotated[Real, Field(gt=0, description="first constant")] = 1e-3,
     confidence: Annotated[Real, Field(ge=0, description="margin, in logits")] = 0.0,
 ) -> Tensor:
