@@ -14,19 +14,24 @@ from torch import Tensor
 
 from csnb.attacks import ATTACKS, ThreatModel
 from csnb.bounds import Certifier
-from csnb.costs import check_costs
+from csnb.costs import check_costs, check_protected
 from csnb.errors import InputError
 from csnb.models import Normalized, check_answers
-from csnb.spec import Spec
+from csnb.spec import Spec, checker
 from csnb.statistics import average, weighted_sum, wilson
 
 CERTIFIED = "certified"  # stands where an attack's name could
 # pixels by rows that are bounded at once: more leave a processor's caches and take twice the time
 AT_ONCE = defaultdict(lambda: 2**21, cpu=2**17)
+_check = checker(threat=ThreatModel)
 
 
 def certified_margins(
-    model: Normalized, x: Tensor, y: Tensor, protected: Sequence[int], threat: ThreatModel
+    model: Normalized,
+    x: Tensor,
+    y: Tensor,
+    protected: int | Sequence[int],
+    threat: ThreatModel,
 ) -> np.ndarray:
     """Bounds on `csnb.worst_margins`: no image of p's is below, no other above. (N,) float32.
 
@@ -34,13 +39,10 @@ def certified_margins(
     `csnb.bounds.certified`). ``x``: pixels (N, C, H, W) in [0, 1]; ``y``: labels (N,);
     ``protected``: some of the classes. Raises InputError, also for a layer without a rule.
     """
+    _check(threat=threat)
     classes = check_answers(model, x, y)
-    mine = list(dict.fromkeys(protected))
+    mine = list(check_protected(protected, classes, most=classes - 1))
     others = [i for i in range(classes) if i not in mine]
-    if not mine or not others or not {*mine} <= {*range(classes)}:
-        raise InputError(
-            f"protected: {mine}; allowed: some of 0 to {classes - 1}, and not all of them"
-        )
     eye = torch.eye(classes, dtype=torch.float64, device=x.device)
     rows = (eye[mine][:, None] - eye[others]).flatten(0, 1)  # z_p - z_i
     own = torch.isin(y, torch.tensor(mine, device=y.device))
@@ -63,6 +65,7 @@ def certified_pairs(model: Normalized, x: Tensor, y: Tensor, threat: ThreatModel
     Where one is above 0, no attack makes class j of the image. Arguments and errors as of
     `certified_margins`.
     """
+    _check(threat=threat)
     classes = check_answers(model, x, y)
     eye = torch.eye(classes, dtype=torch.float64, device=x.device)
     found = _bounded(model, x, threat, lambda part: eye[y[part]][:, None] - eye)

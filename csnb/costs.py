@@ -14,7 +14,7 @@ import pandas as pd
 
 from csnb.errors import InputError, choices, one_line, shown
 from csnb.paths import expand, write_atomically
-from csnb.spec import LARGEST, MOST_CLASSES
+from csnb.spec import LARGEST, MOST_CLASSES, check_names
 
 COSTS = "finite costs of 0 or more, up to 3.4e38"
 
@@ -32,14 +32,7 @@ def protect(
     the two. Every other mistake costs 1, being right 0. Raises InputError.
     """
     costs = _filled(classes, 1.0)
-    several = isinstance(protected, Sequence) and not isinstance(protected, str | bytes)
-    several |= isinstance(protected, np.ndarray) and protected.ndim > 0
-    protected = list(protected) if several else [protected]
-    unknown = [p for p in protected if not _is_class(p, classes)]
-    if unknown:
-        raise InputError(
-            f"protected class: {shown(unknown[0])} does not exist; allowed: 0 to {classes - 1}"
-        )
+    protected = list(check_protected(protected, classes, least=0))
     miss = _cost(miss_cost)
     alarm = miss if alarm_cost is None else _cost(alarm_cost)
     costs[protected, :] = alarm
@@ -107,7 +100,8 @@ def write_costs(file: str | Path, costs: np.ndarray, names: Sequence[str]) -> Pa
 
     ``costs``: (m, m), predicted by true; ``names``: of the m classes. Raises InputError.
     """
-    table = pd.DataFrame(check_costs(costs, len(names)), [*names], [*names])
+    names = check_names(names, "names")
+    table = pd.DataFrame(check_costs(costs, len(names)), names, names)
     path = expand(file, "cost_matrix")
     try:
         write_atomically(path, table.to_csv(index_label="predicted").encode())
@@ -167,6 +161,30 @@ def _other_separator(table: pd.DataFrame, names: Sequence[str]) -> str:
         if {*names} <= {*next(csv.reader([*header, ""], delimiter=sign))}:
             return f"its columns are separated by {name} ({sign!r}); allowed: commas"
     return ""
+
+
+def check_protected(
+    protected: int | Sequence[int], classes: int, *, least: int = 1, most: int | None = None
+) -> tuple[int, ...]:
+    """The indices of protected classes, of so many ``classes``, each once, rising.
+
+    ``protected``: one index, or several; no names. ``least``, ``most``: so many must there be, at
+    most all. Raises InputError.
+    """
+    several = isinstance(protected, Sequence) and not isinstance(protected, str | bytes)
+    several |= isinstance(protected, np.ndarray) and protected.ndim > 0
+    found = list(protected) if several else [protected]
+    unknown = [p for p in found if not _is_class(p, classes)]
+    if unknown:
+        raise InputError(
+            f"protected class: {shown(unknown[0])} does not exist; allowed: 0 to {classes - 1}"
+        )
+    indices, most = tuple(sorted({int(p) for p in found})), classes if most is None else most
+    if not least <= len(indices) <= most:
+        raise InputError(
+            f"protected: {len(indices)} of {classes} classes; allowed: {least} to {most} of them"
+        )
+    return indices
 
 
 def _is_class(value: object, classes: int) -> bool:

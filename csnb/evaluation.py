@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from csnb.attacks import ATTACKS, ThreatModel, perturb, warn_short
-from csnb.attacks.threat import Robust, Seed, batch_of
+from csnb.attacks.threat import Robust, batch_of
+from csnb.costs import check_costs, check_protected
 from csnb.errors import InputError, shown
 from csnb.images import Images, batches, in_turn
 from csnb.models import check_answers
-from csnb.spec import Spec, checker
+from csnb.spec import Seed, Spec, check_names, checker
 from csnb.statistics import average, weighted_sum, wilson
 
 _check = checker(threat=ThreatModel, robust=Robust, seed=Seed)
@@ -143,7 +144,7 @@ def confusion(predictions: np.ndarray, labels: np.ndarray, classes: int) -> np.n
 
 
 def score(
-    outcome: Outcome, *, classes: Sequence[str], protected: Sequence[int], costs: np.ndarray
+    outcome: Outcome, *, classes: Sequence[str], protected: int | Sequence[int], costs: np.ndarray
 ) -> pd.DataFrame:
     """One tidy frame.
 
@@ -154,8 +155,16 @@ def score(
     its interval ignores that it was picked) where every class was attacked; ``false_alarms`` (a row
     per protected class: images of others taken for it, of all such images); ``mean_cost`` (of
     ``costs``, per image, see `statistics.weighted_sum`); ``linf`` and ``l2`` (mean perturbation,
-    in pixels of [0, 1]).
+    in pixels of [0, 1]). ``classes``: names; ``protected``: indices. Raises InputError.
     """
+    classes = check_names(classes, "classes")
+    protected, costs = check_protected(protected, len(classes)), check_costs(costs, len(classes))
+    largest = max(int(v.max(initial=0)) for v in (outcome.labels, *outcome.predictions.values()))
+    if largest >= len(classes):
+        raise InputError(
+            f"classes: {len(classes)} names, but the outcome has class {largest}; "
+            "allowed: a name of each"
+        )
     rows: list[dict[str, object]] = []
     for attack, predictions in outcome.predictions.items():
         counts = confusion(predictions, outcome.labels_of(attack), len(classes))

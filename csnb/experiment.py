@@ -5,6 +5,7 @@ import re
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from difflib import get_close_matches
 from functools import cache, cached_property
 from itertools import chain
 from pathlib import Path
@@ -21,7 +22,7 @@ from pydantic import (
 )
 
 from csnb.attacks import ATTACKS, ThreatModel
-from csnb.attacks.threat import Bounded, Norm, Radius, Robust, Seed, Space
+from csnb.attacks.threat import Bounded, Norm, Radius, Robust, Space
 from csnb.costs import costs_from_table, protect, read_costs
 from csnb.data import Dataset, describe
 from csnb.data.dataset import check_counts, class_indices
@@ -43,7 +44,7 @@ from csnb.recipe import (
     Schedule,
 )
 from csnb.runs.identity import NUMERICS, Identity, costs_digest, weights_digest
-from csnb.spec import Count, Real, Spec, explain, plain, quoted
+from csnb.spec import Count, Real, Seed, Spec, explain, plain, quoted
 
 PLACE = {"data_root", "runs", "device", "threads"}  # where a run happens: no part of what it is
 SPECS = ("model", "method", "adversary", "attacks", "monitor")
@@ -74,7 +75,7 @@ class Experiment(BaseModel):
     )
 
     method: str = Field("CSA", description="of csnb list methods, options in parentheses")
-    protected_class: int | str = Field(
+    protected_class: int | str | tuple[int | str, ...] = Field(
         0, description="class p to protect: index, or name as text; several: 3, 8"
     )
     miss_cost: Real = Field(10.0, ge=0, description="of p taken for another class; others: 1")
@@ -137,7 +138,11 @@ class Experiment(BaseModel):
     @field_validator("protected_class", mode="before")
     @classmethod
     def _index_or_name(cls, value: object) -> object:
-        several = list(value) if isinstance(value, list | tuple) else [value]
+        """One as it is; several names as one text, where an index is among them as a tuple.
+
+        In a text "1" may be a name.
+        """
+        several = [plain(v) for v in value] if isinstance(value, list | tuple) else [value]
         for one in several:
             plain_one = isinstance(one, int | str) and not isinstance(one, bool)
             if not plain_one or (isinstance(one, int) and abs(one) >= 2**63):
@@ -146,7 +151,9 @@ class Experiment(BaseModel):
                 raise ValueError("Input should be an index where a name has a comma")
         if not several:
             raise ValueError("Input should be a class or more")
-        return several[0] if len(several) == 1 else ", ".join(map(str, several))
+        if len(several) == 1:
+            return several[0]
+        return ", ".join(several) if all(isinstance(v, str) for v in several) else tuple(several)
 
     @field_validator("cost_matrix", mode="before")
     @classmethod
@@ -222,7 +229,8 @@ class Experiment(BaseModel):
 
         ``params`` among them names a recipe (see `read_params`) that holds where the namespace
         gives nothing. Call it before anything else is defined: any other plain value is taken for a
-        parameter, and refused.
+        parameter, and refused; so is another value by nearly a parameter's name, unless it is a
+        module, a function, a class or something of csnb's.
         """
         hidden = {"In", "Out", "exit", "quit", "open"}
         given = {
@@ -230,7 +238,7 @@ class Experiment(BaseModel):
             for name, value in namespace.items()
             if not name.startswith("_")
             and name not in hidden
-            and (name in cls.model_fields or isinstance(value, PLAIN))
+            and (name in cls.model_fields or isinstance(value, PLAIN) or _misspelled(name, value))
         }
         recipe = read_params(given.pop("params")) if "params" in given else {}
         return cls(**recipe | given)
@@ -378,6 +386,13 @@ class Experiment(BaseModel):
                 named, full = rf"(?<![^\s,]){re.escape(kind)}:", f"{quoted(file)}:"
                 parameters[name] = re.sub(named, lambda _, full=full: full, parameters[name])
         return cls(**parameters)
+
+
+def _misspelled(name: str, value: object) -> bool:
+    """Whether a notebook's value, such as an array or a path, was to be a parameter's."""
+    made = callable(value) or isinstance(value, types.ModuleType)
+    made |= type(value).__module__.partition(".")[0] == __package__  # such as run, data
+    return not made and bool(get_close_matches(name.casefold(), Experiment.model_fields, 1))
 
 
 @cache

@@ -41,6 +41,7 @@ def export(run: str | Path, folder: str | Path) -> Path:
     target = expand(folder, "folder").absolute()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"folder: {target} is there already; allowed: a new or empty one")
+    run = expand(run, "run")
     result, model = read_run(run), load_model(run)
     model = model.to(memory_format=torch.contiguous_format)
     shape = image_shape(result)
@@ -55,7 +56,7 @@ def export(run: str | Path, folder: str | Path) -> Path:
         config = _config(result, shape, checked)
         text = json.dumps(config, indent=1, ensure_ascii=False)
         (place / "config.json").write_text(text, encoding="utf-8")
-        card = model_card(Path(run), result, shape, checked)
+        card = model_card(run, result, shape, checked)
         (place / "README.md").write_text(card, encoding="utf-8")
     say(f"exported {target.name} ({len(x)} images answered alike, {real} of the test set)")
     return target

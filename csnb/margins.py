@@ -8,26 +8,43 @@ knows b - the robust ROC curve of the class.
 """
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import ArrayLike
+from pydantic import AfterValidator
 from scipy.special import expit, logit
 from torch import Tensor, nn
 
 from csnb.attacks import ATTACKS, ThreatModel, perturb
 from csnb.attacks.threat import batch_of
-from csnb.errors import InputError, shown
+from csnb.costs import check_protected
+from csnb.errors import InputError, one_line
 from csnb.images import Images, in_turn
 from csnb.losses import sides
-from csnb.spec import Spec
+from csnb.models import check_answers
+from csnb.models.normalized import check_images
+from csnb.spec import Real, Seed, Spec, checker
 from csnb.statistics import half_width, wilson
 
 ATTACK = "PGD(steps=40, step_size=0, restarts=2, schedule=cosine)"
 BUDGETS = (0.005, 0.01, 0.02, 0.05, 0.1)  # shares of other classes' images
 DRAWS, CHUNK = 400, 50  # of a bootstrap, for its variance; so many in memory at once
 EDGE = 1e-12  # of a share that is a sum
+
+
+def _is_share(value: float) -> float:
+    if not 0 < value < 1:
+        raise ValueError("Input should be a share between 0 and 1")
+    return value
+
+
+Share = Annotated[Real, AfterValidator(_is_share)]
+
+_check = checker(threat=ThreatModel, seed=Seed)
+_check_shares = checker(budgets=Sequence[Share], level=Share, seed=Seed)
 
 
 def class_margin(logits: Tensor, protected: Sequence[int]) -> Tensor:
@@ -40,7 +57,7 @@ def worst_margins(
     model: nn.Module,
     x: Tensor | Images,
     y: Tensor,
-    protected: Sequence[int],
+    protected: int | Sequence[int],
     threat: ThreatModel,
     *,
     attack: str | Spec = ATTACK,
@@ -48,14 +65,20 @@ def worst_margins(
 ) -> np.ndarray:
     """The worst margin that ``attack`` reaches of each image: least of p's, most of others'. (N,).
 
-    ``x``: pixels (N, C, H, W) in [0, 1]; ``y``: labels (N,). ``attack``: of `ATTACKS`, climbs the
-    margin itself; the best of all its iterates and restarts counts, the clean image among them.
-    Raises InputError.
+    ``x``: pixels (N, C, H, W) in [0, 1]; ``y``: labels (N,). ``protected``: indices of some of the
+    classes, not all. ``attack``: of `ATTACKS`, climbs the margin itself; the best of all its
+    iterates and restarts counts, the clean image among them. Raises InputError.
     """
-    spec, model = ATTACKS.parse(attack), model.eval()
+    _check(threat=threat, seed=seed)
+    spec = ATTACKS.parse(attack)
+    check_images(x, y)
+    if not len(x):
+        return np.zeros(0)
+    classes = check_answers(model, x, y)
+    protected, model = check_protected(protected, classes, most=classes - 1), model.eval()
     restarts = int(spec.options.get("restarts", 1))
     once = Spec(spec.entry, spec.options | ({"restarts": 1} if restarts > 1 else {}))
-    own, found = torch.as_tensor(list(protected), device=y.device), []
+    own, found = torch.tensor(protected, device=y.device), []
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         size = batch_of(x)
@@ -65,7 +88,7 @@ def worst_margins(
             for _ in range(restarts):
                 worst.keep(model, perturb(model, images, labels, once, threat, loss=worst))
             found.append(worst.margins())
-    return torch.cat(found).cpu().numpy() if found else np.zeros(0)
+    return torch.cat(found).cpu().numpy()
 
 
 class _Worst:
@@ -132,11 +155,8 @@ def protection(
     if second is not None and second.shape != first.shape:
         shapes = f"shaped {second.shape}; allowed: {first.shape}, the same images and trainings"
         raise InputError(f"against: margins {shapes}")
-    wrong = [share for share in budgets if not 0 < share < 1]
-    if wrong:
-        raise InputError(f"budgets: {wrong[0]!r} is not allowed; allowed: shares between 0 and 1")
-    if not 0 < level < 1:
-        raise InputError(f"level: {shown(level)} is not allowed; allowed: a share between 0 and 1")
+    budgets = budgets.tolist() if isinstance(budgets, np.ndarray) else budgets
+    _check_shares(budgets=budgets, level=level, seed=seed)
     reached = Reached(first, own, budgets, seed)
     rival = None if second is None else Reached(second, own, budgets, seed)
     return reached.frame(rival, level)
@@ -255,7 +275,10 @@ def _redrawn(random: np.random.Generator, n: int) -> np.ndarray:
 
 def _checked(margins: ArrayLike, own: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Margins as (S, N) and ``own`` as (N,) bool. Raises InputError."""
-    margins, own = np.atleast_2d(np.asarray(margins, dtype=float)), np.asarray(own)
+    try:
+        margins, own = np.atleast_2d(np.asarray(margins, dtype=float)), np.asarray(own)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"margins: {one_line(error)}; allowed: numbers") from None
     if own.dtype != bool or margins.ndim != 2 or own.shape != margins.shape[1:]:
         raise InputError(
             f"margins: shaped {margins.shape} with own {own.dtype} {own.shape}; "

@@ -12,7 +12,7 @@ from csnb.data.sources import KNOWN
 from csnb.errors import InputError, choices
 from csnb.experiment import Experiment
 from csnb.models import Normalized, make_model
-from csnb.paths import RESULTS
+from csnb.paths import RESULTS, expand
 from csnb.runs import inspect, load_weights, read_run, run_folders
 from csnb.spec import METHODS
 
@@ -22,6 +22,7 @@ def load_model(folder: str | Path) -> Normalized:
 
     Its images need not be at hand.
     """
+    folder = expand(folder, "run")
     result = read_run(folder)
     e, shape = Experiment.of_result(result), image_shape(result)
     units = (0.0,) * shape[0], (1.0,) * shape[0]  # until the weights are there
@@ -47,7 +48,11 @@ def run_data(result: Mapping[str, Any]) -> Dataset:
 
 
 def load_pretrained(
-    dataset: str, method: str, *, protected_class: int | str | None = None, **given: Any
+    dataset: str,
+    method: str,
+    *,
+    protected_class: int | str | Sequence[int | str] | None = None,
+    **given: Any,
 ) -> Normalized:
     """A network that was trained for csnb's tables: on the CPU, in evaluation mode.
 

@@ -12,7 +12,7 @@ import inspect
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from keyword import iskeyword
@@ -76,6 +76,7 @@ def _countable(value: int) -> int:
 PYTHON = {"arguments": "of Python's functions"}  # the context in which text is no number
 Real = Annotated[float, BeforeValidator(number), Field(allow_inf_nan=False)]
 Count = Annotated[int, BeforeValidator(number), AfterValidator(_countable)]
+Seed = Annotated[Count, Field(ge=0, lt=2**63, description="of weights, data order and attacks")]
 
 
 def plain(value: object) -> object:
@@ -101,6 +102,22 @@ def checker(**kinds: Any) -> Callable[..., dict[str, Any]]:
         return {name: getattr(made, name) for name in kinds}
 
     return check
+
+
+def check_names(names: Sequence[str], what: str) -> tuple[str, ...]:
+    """Names of classes as they are to be used. Raises InputError; ``what``: such as "classes"."""
+    several = isinstance(names, Iterable) and not isinstance(names, str | bytes)
+    found = tuple(names) if several else None
+    if found is not None and not 0 < len(found) <= MOST_CLASSES:
+        raise InputError(
+            f"{what}: {len(found)} classes are not allowed; allowed: 1 to {MOST_CLASSES}"
+        )
+    texts = {name for name in found or () if isinstance(name, str)}
+    if not found or len(texts) < len(found):
+        raise InputError(
+            f"{what}: {shown(names)} is not allowed; allowed: names of classes, as text, each once"
+        )
+    return found
 
 
 def explain(

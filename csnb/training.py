@@ -10,16 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from csnb.attacks import ATTACKS, ThreatModel, moved
-from csnb.attacks.threat import Seed
 from csnb.augment import augmented
-from csnb.costs import check_costs
+from csnb.costs import check_costs, check_protected
 from csnb.errors import InputError
 from csnb.images import Images, batches
 from csnb.losses import fuzziness
 from csnb.methods import METHODS, Batch, Method, Task
 from csnb.models import conv_weights, watched
 from csnb.recipe import Recipe
-from csnb.spec import Spec, checker
+from csnb.spec import Seed, Spec, checker
 
 _check = checker(recipe=Recipe, threat=ThreatModel, seed=Seed)
 
@@ -94,7 +93,7 @@ def fit(
     *,
     method: str | Spec,
     costs: np.ndarray,
-    protected: Sequence[int] = (),
+    protected: int | Sequence[int] = (),
     recipe: Recipe = Recipe(),  # noqa: B008 - it cannot change
     threat: ThreatModel,
     seed: int = 0,
@@ -106,7 +105,7 @@ def fit(
 
     Algorithms 1 and 2. ``model``: any network from pixels to logits (B, m), m of two or more;
     without a normalisation of csnb's the threat model's space is pixel. ``method``: of `METHODS`,
-    such as ``"CSE(gamma=10)"``. ``costs``: (m, m), predicted by true.
+    such as ``"CSE(gamma=10)"``. ``costs``: (m, m), predicted by true. ``protected``: indices.
 
     Returns one row per epoch, also given to ``on_epoch``: ``epoch`` (from 1), ``lr``, ``examples``,
     mean ``loss`` and ``penalty``, training ``accuracy`` on the examples seen, ``fuzziness.<layer>``
@@ -116,11 +115,12 @@ def fit(
     """
     _check(recipe=recipe, threat=threat, seed=seed)
     costs = check_costs(costs)
+    protected = check_protected(protected, len(costs), least=0)
     device = next(model.parameters()).device
     matrix = torch.as_tensor(costs, dtype=torch.float32, device=device)
     trainer = Trainer(
         model,
-        METHODS.parse(method)(Task(model, matrix, tuple(protected), threat)),
+        METHODS.parse(method)(Task(model, matrix, protected, threat)),
         recipe,
         threat,
         seed,

@@ -108,8 +108,11 @@ def test_without_a_dear_mistake_there_is_no_cost_to_speak_of() -> None:
     ("call", "says"),
     [
         (lambda m, x, y: certified_margins(m, x, y, [], ThreatModel(0.1)), "protected: "),
-        (lambda m, x, y: certified_margins(m, x, y, [4], ThreatModel(0.1)), "protected: "),
-        (lambda m, x, y: certified_margins(m, x, y, [0, 1, 2, 3], ThreatModel(0.1)), "not all"),
+        (lambda m, x, y: certified_margins(m, x, y, [4], ThreatModel(0.1)), "protected class: 4"),
+        (
+            lambda m, x, y: certified_margins(m, x, y, [0, 1, 2, 3], ThreatModel(0.1)),
+            "4 of 4",
+        ),
         (lambda m, x, y: certified_margins(m, x + 1, y, [1], ThreatModel(0.1)), "x: pixels"),
         (lambda m, x, y: certified_pairs(m, x[:0], y[:0], ThreatModel(0.1)), "x: "),
     ],

@@ -156,6 +156,57 @@ def fit(here: Path, **changes: Any) -> object:
     return csnb.fit(**given | changes)
 
 
+def worst(here: Path, **changes: Any) -> np.ndarray:
+    x, y = images(4)
+    given = {"model": lenet(), "x": x, "y": y, "protected": [0], "threat": ThreatModel(0.3)}
+    return csnb.worst_margins(**given | {"attack": "FGSM"} | changes)
+
+
+def certified(here: Path, **changes: Any) -> np.ndarray:
+    x, y = images(4)
+    given = {"model": lenet(), "x": x, "y": y, "protected": [0], "threat": ThreatModel(0.3)}
+    return csnb.certified_margins(**given | changes)
+
+
+def score(here: Path, **changes: Any) -> object:
+    given = {"classes": tuple("abcd"), "protected": [0], "costs": csnb.protect(4, 0)}
+    return csnb.score(evaluate(here), **given | changes)
+
+
+def curve(here: Path, **changes: Any) -> object:
+    given = {"margins": np.linspace(-1, 1, 8), "own": np.arange(8) % 2 > 0}
+    return csnb.protection(**given | changes)
+
+
+def audit(here: Path, **changes: Any) -> object:
+    given = {"model": lenet(), "data": images(8), "threat": ThreatModel(0.1, space="pixel")}
+    return csnb.audit(**given | {"protected": 0, "images": 4} | changes)
+
+
+def build(here: Path, **changes: Any) -> object:
+    return csnb.build_model(**{"model": "lenet", "data": csnb.load_dataset("digits")} | changes)
+
+
+def read(here: Path, name: str, *arguments: Any) -> object:
+    return getattr(csnb, name)(*arguments)
+
+
+def margins_of(here: Path, **changes: Any) -> object:
+    """Of a finished run, in whose folder nothing is left where they are refused."""
+    try:
+        return csnb.read_margins(finished(), attack="FGSM", **changes)
+    finally:
+        kept = [path.name for path in finished().glob("margins-*")]
+        for name in kept:
+            (finished() / name).unlink()
+        assert not kept or changes["protected"] in RIGHT_CLASSES, kept
+
+
+def write_costs(here: Path, **changes: Any) -> object:
+    given = {"file": "costs.csv", "costs": csnb.protect(3, 0), "names": STRIPES}
+    return csnb.costs.write_costs(**given | changes)
+
+
 def npz(here: Path, **arrays: Any) -> object:
     """A data set of three classes with other arrays; None takes one away."""
     stripes(here / "whole.npz", train=12, test=6)
@@ -232,7 +283,7 @@ def call(way: str, here: Path, arguments: dict | tuple) -> object:
 WAYS = {way.__name__: way for way in (
     experiment, identity, run, papermill, params, sweep_file, sweep_text, sweep, shell, swept,
     threat, recipe, perturb, evaluate, fit, npz, labelled, file, load, csv, costs, protect, pairs,
-    folder, source,
+    folder, source, worst, certified, score, curve, audit, build, read, margins_of, write_costs,
 )}  # fmt: skip
 
 
@@ -273,6 +324,11 @@ NO_CLASS = (
     math.nan,
     np.float64(1),
 )
+NO_INDEX = (  # of some of four classes or three
+    [-1], [99], [1.5], [True], [0, 10**30], ["0"], [None], [[0]], "0", "top", 1.5, True, {0}, 8,
+    np.array([0.0]), math.nan,
+)  # fmt: skip
+RIGHT_CLASSES = ([0], 1, (2, 0, 2), [np.int64(1)])
 NO_PATH = ("\0", LONG, "~nouser/x", "a" * 5000, "x/" + LONG)
 DEEP = "a: " + "[" * 5000 + "]" * 5000
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "\n".join(
@@ -396,6 +452,11 @@ TABLE: list[tuple[str, dict | tuple, str | None]] = [
     *cases("identity", "cost_matrix", "[[0,1,2],[1,0,1],[1,1,0]]", 1 - np.eye(3), says=RIGHT),
     *cases("papermill", "params", ["a"], 3, None, "mnits", *NO_PATH, "/dev/zero", says=""),
     ("papermill", {"epoch": 3}, "did you mean epochs?"),
+    *(("papermill", {"cost_matrx": value}, "did you mean cost_matrix?") for value in (
+        np.ones((3, 3)), torch.ones(3), Path("c.csv"), Fraction(1, 2), {1}, b"3", 1j)),
+    *(("papermill", {"protect_class": value}, RIGHT) for value in (
+        len, Path, math, np, lenet, csnb.protect, STRIPES.__len__, ThreatModel(0.3))),
+    ("papermill", {"figure": np.ones(3), "_eps": {1}}, RIGHT),
     ("papermill", {"eps": "0.5/255", "batch_size": np.int64(3)}, RIGHT),
     ("papermill", {"params": "mnist", "epochs": 1}, RIGHT),
     # a params file
@@ -541,6 +602,44 @@ TABLE: list[tuple[str, dict | tuple, str | None]] = [
     *cases("fit", "method", None, 3, "STD(gamma=1)", "", says="allowed"),
     *cases("fit", "recipe", None, {}), *cases("fit", "threat", None, 0.3),
     *cases("fit", "seed", -1, None, "0", 2**63),
+    *cases("fit", "protected", None, *NO_INDEX, says="protected class: "),
+    *cases("fit", "protected", [], (), *RIGHT_CLASSES, says=RIGHT),
+    # margins, scores, curves
+    *(row for way in ("worst", "certified", "score") for row in (
+        *cases(way, "protected", None, *NO_INDEX, says="protected class: "),
+        *cases(way, "protected", [], says="protected: 0 of 4 classes"),
+        *cases(way, "protected", *RIGHT_CLASSES, says=RIGHT),
+    )),
+    *cases("worst", "protected", range(4), says="4 of 4 classes; allowed: 1 to 3"),
+    *cases("worst", "seed", -1, None, "0", 1.5, 2**64), *cases("worst", "threat", 0.3, None),
+    *cases("worst", "y", torch.zeros(3).long(), torch.zeros(4), None),
+    *cases("worst", "x", torch.rand(4, 1, 12, 12) * 255, None),
+    *cases("certified", "threat", 0.3, None),
+    *cases("score", "classes", tuple("abc"), says="cost matrix: "),
+    ("score", {"classes": tuple("ab"), "costs": csnb.protect(2, 0)}, "the outcome has class 3"),
+    *cases("score", "classes", "abcd", None, 3, list("aabc"), [0, 1, 2, 3], []),
+    *cases("score", "costs", csnb.protect(3, 0), csnb.protect(4, 0) * math.nan, None, "x",
+           says="cost matrix: "),
+    *cases("curve", "level", "a", None, 0, 1, 95, math.nan, True),
+    *cases("curve", "budgets", ["a"], 0.1, None, [2], [0.1, None], "0.1"),
+    *cases("curve", "budgets", (0.5,), [0.1, 0.2], np.array([0.1]), says=RIGHT),
+    *cases("curve", "seed", -1, "x", None, 1.5), *cases("curve", "margins", "abc", None, {}),
+    # an audit
+    *cases("audit", "protected", 99, -1, "a", None, [], [99], 1.5, True, [1.5], [True], {0},
+           says="protected_class: "),
+    *cases("audit", "protected", [0, 1, 2, 3], says="protected: "),
+    *cases("audit", "budget", "quik", 3, None, ["quick"]), *cases("audit", "images", 0, True, "4"),
+    *cases("audit", "folder", "\0", 3, LONG, "~nouser"), *cases("audit", "seed", "a", -1, None),
+    *cases("audit", "transfer", [1], {"a": 3}, "x"), *cases("audit", "threat", 0.3, None),
+    # networks and runs
+    *cases("build", "seed", "x", -1, 1.5, None, 2**64), *cases("build", "data", None, 3, "digits"),
+    *(("read", (name, value), says) for name, says in (
+        ("read_run", "run"), ("load_model", "run"), ("read_runs", "runs"), ("read_margins", "run"),
+    ) for value in (None, 3, b"x", ["a"], *NO_PATH)),
+    *cases("margins_of", "protected", *NO_INDEX, says="protected class: "),
+    *cases("margins_of", "protected", [], [0, 1, 2], says="of 3 classes; allowed: 1 to 2"),
+    *cases("margins_of", "protected", *RIGHT_CLASSES, says=RIGHT),
+    *cases("write_costs", "names", None, 3, ["a"] * 3, "abc", [0, 1, 2], []),
     # an .npz
     *(("npz", {name: value}, says) for name, value, says in (
         ("x_train", None, "x_train"), ("y_test", None, "y_test"),

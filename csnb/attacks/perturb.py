@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from csnb.attacks.gradient import recognised
-from csnb.attacks.threat import Loss, Robust, Seed, Target, ThreatModel
+from csnb.attacks.threat import Loss, Robust, Target, ThreatModel
 from csnb.errors import InputError
 from csnb.images import Images, batches
 from csnb.models import Normalized, body_of, evaluating, watched
-from csnb.spec import ATTACKS, Spec, checker
+from csnb.spec import ATTACKS, Seed, Spec, checker
 
 _check = checker(threat=ThreatModel, robust=Robust, seed=Seed | None)
 NO_BALL = ("CW",)  # attacks that know no eps

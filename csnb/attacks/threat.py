@@ -9,7 +9,7 @@ from torch import Tensor
 
 from csnb.images import Images
 from csnb.losses import cross_entropy_sum, log_odds
-from csnb.spec import Count, Real, checker
+from csnb.spec import Real, checker
 
 Radius = Annotated[Real, Field(ge=0, description="radius of the threat model, in units of space")]
 Norm = Annotated[Literal["linf", "l2"], Field(description="of FGSM, PGD and MIA: linf or l2")]
@@ -22,7 +22,6 @@ Robust = Annotated[
     Literal["last", "worst"],
     Field(description="image that counts: last (as the paper) or worst (the first that fools)"),
 ]
-Seed = Annotated[Count, Field(ge=0, lt=2**63, description="of weights, data order and attacks")]
 Gradient = Literal["exact", "float32"]
 BATCH = 256  # images attacked at once where nothing is trained; random starts depend on it
 PIXELS = 2**22  # of a batch; large images come in smaller ones

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pydantic import InstanceOf
 from torch import Tensor, nn
 
 from csnb.attacks import ATTACKS, ThreatModel, warn_short
@@ -21,20 +22,22 @@ from csnb.errors import InputError, choices, shown
 from csnb.evaluation import evaluate, predict
 from csnb.images import at_once
 from csnb.models import Normalized, check_answers, learned
-from csnb.paths import write_atomically
+from csnb.paths import expand, write_atomically
 from csnb.progress import bar
 from csnb.runs.audits import audit_file
 from csnb.runs.identity import NUMERICS
-from csnb.spec import Spec
+from csnb.spec import Seed, Spec, checker
 
 VERSION = 2  # of what an audit does
+
+_check = checker(threat=ThreatModel, seed=Seed, transfer=Mapping[str, InstanceOf[nn.Module]] | None)
 
 
 def audit(
     model: nn.Module,
     data: Dataset | tuple[Tensor, Tensor],
     threat: ThreatModel,
-    protected: int | str | Sequence[int],
+    protected: int | str | Sequence[int | str],
     *,
     claim: str | Spec = "PGD",
     budget: str = "quick",
@@ -59,6 +62,8 @@ def audit(
     its answers mean nothing. See `csnb.auditing.indicators`.
     """
     x, y, classes = _images(data)
+    _check(threat=threat, seed=seed, transfer=transfer)
+    folder = None if folder is None else expand(folder, "folder")
     network, spec = _network(model, threat), ATTACKS.parse(claim)
     m = check_answers(network, x, y)
     own = _protected(protected, classes or tuple(map(str, range(m))), m)
@@ -70,7 +75,7 @@ def audit(
     content = [spec.identity, budget, images, seed, repr(threat), _digest(x, y)]
     weights = learned(network)
     content += [weights, sorted((name, learned(other)) for name, other in others.items())]
-    file = audit_file(Path(folder), own, key(content)) if folder is not None else None
+    file = audit_file(folder, own, key(content)) if folder is not None else None
     store = Store(file, len(y))
 
     def claimed() -> np.ndarray:
@@ -185,9 +190,7 @@ def _labels(data: Dataset | tuple[Tensor, Tensor]) -> np.ndarray:
     return _images(data)[1].cpu().numpy()
 
 
-def _protected(value: int | str | Sequence[int], classes: tuple[str, ...], m: int) -> tuple:
-    if not isinstance(value, int | str):
-        value = ", ".join(map(str, value))
+def _protected(value: int | str | Sequence[int | str], classes: tuple[str, ...], m: int) -> tuple:
     own = class_indices(value, classes, "the data")
     if max(own) >= m or len(own) >= m:
         raise InputError(f"protected: {own} of {m} classes; allowed: some of them, not all")
@@ -196,7 +199,7 @@ def _protected(value: int | str | Sequence[int], classes: tuple[str, ...], m: in
 
 def most_images(name: str, images: int | None) -> int:
     """So many images of a budget are audited at most; ``images``: instead. Raises InputError."""
-    if name not in BUDGETS:
+    if not isinstance(name, str) or name not in BUDGETS:
         raise InputError(f"budget: {shown(name)} is not allowed; {choices(str(name), BUDGETS)}")
     if images is not None and (not isinstance(images, int) or images < 2):
         raise InputError(f"images: {shown(images)} is not allowed; allowed: 2 or more")

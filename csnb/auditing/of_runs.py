@@ -16,6 +16,7 @@ from csnb.data.dataset import class_indices
 from csnb.errors import InputError, choices
 from csnb.experiment import Experiment
 from csnb.images import at_once
+from csnb.paths import expand
 from csnb.pretrained import load_model, run_data
 from csnb.runs import inspect, read_run, run_folders
 from csnb.runs.audits import audit_file, read_audits
@@ -29,7 +30,7 @@ OTHER_BALL = {"linf": ("CW",), "l2": ("CW", "LinfBIA")}  # attacks that leave th
 def audit_run(
     folder: str | Path,
     *,
-    protected: int | str | None = None,
+    protected: int | str | Sequence[int | str] | None = None,
     claim: str = "",
     budget: str = "quick",
     images: int | None = None,
@@ -43,7 +44,8 @@ def audit_run(
     predictions. ``transfer``: folders of other runs; default: one of STD and one of ADV on the same
     images beside this one, if there are any. The rest: see `csnb.audit`, InputError too.
     """
-    folder, result = Path(folder), read_run(folder)
+    folder = expand(folder, "run")
+    result = read_run(folder)
     e = Experiment.of_result(result)
     data = run_data(result)
     own = tuple(result["protected"])
@@ -71,7 +73,7 @@ def audit_runs(folder: str | Path, **settings: Any) -> dict[str, Audit]:
 
     By run. Raises InputError.
     """
-    folder = Path(folder)
+    folder = expand(folder, "runs")
     found = [folder] if (folder / "result.json").exists() else list(run_folders(folder))
     done = [path for path in found if inspect(path).state == "done"]
     if not done:

@@ -12,11 +12,13 @@ import pandas as pd
 from torch import Tensor
 
 from csnb.certified import CERTIFIED, certified_margins, certified_pairs, identity
+from csnb.costs import check_protected
 from csnb.errors import InputError
 from csnb.evaluation import presence
 from csnb.experiment import Experiment
 from csnb.margins import ATTACK, protection, worst_margins
 from csnb.models import Normalized
+from csnb.paths import expand
 from csnb.pretrained import load_model, run_data
 from csnb.runner import Run, find_or_run
 from csnb.runs import read_run
@@ -24,7 +26,10 @@ from csnb.runs.kept import keep, kept_margins, pairs_file, read_kept
 
 
 def read_margins(
-    run: str | Path | Run, *, protected: Sequence[int] | None = None, attack: str = ATTACK
+    run: str | Path | Run,
+    *,
+    protected: int | Sequence[int] | None = None,
+    attack: str = ATTACK,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Worst margins (N,) of a run's test images, and which are of a protected class, (N,).
 
@@ -35,10 +40,11 @@ def read_margins(
     InputError, also where a folder's data set is not at hand.
     """
     if isinstance(run, Run):
-        classes = tuple(run.protected if protected is None else sorted(protected))
+        classes = _protected(protected, run.protected, len(run.data.classes))
         return run.margins(classes, attack), np.isin(run.data.y_test.numpy(), classes)
-    folder, result = Path(run), read_run(run)
-    classes = tuple(result["protected"] if protected is None else sorted(protected))
+    folder = expand(run, "run")
+    result = read_run(folder)
+    classes = _protected(protected, result["protected"], len(result["classes"]))
     file, own, margins = kept_margins(folder, result, classes, identity(attack))
     if margins is None:
         e, network, x, y = _again(folder, result)
@@ -49,6 +55,13 @@ def read_margins(
             margins = worst_margins(network, x, y, classes, e.threat(), **settings)
         keep(file, margins)
     return margins, own
+
+
+def _protected(
+    asked: int | Sequence[int] | None, own: Sequence[int], classes: int
+) -> tuple[int, ...]:
+    """The indices asked about, else the run's ``own``. Raises InputError."""
+    return check_protected(own if asked is None else asked, classes, most=classes - 1)
 
 
 def baseline(run: Run) -> Run | Path:
@@ -69,7 +82,8 @@ def read_pairs(run: str | Path) -> tuple[np.ndarray, np.ndarray]:
 
     As `read_margins` does, from the run's folder, where they are kept. Raises InputError.
     """
-    folder, result = Path(run), read_run(run)
+    folder = expand(run, "run")
+    result = read_run(folder)
     with np.load(folder / "predictions.npz") as arrays:
         labels = arrays["labels"]
     file = pairs_file(folder, result["sha256"]["model.safetensors"])

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from csnb.errors import InputError, choices, one_line, shown
 from csnb.images import Images
-from csnb.spec import MOST_CLASSES
+from csnb.spec import check_names
+
+ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 
 @dataclass(frozen=True, repr=False)
@@ -106,13 +108,12 @@ class Dataset:
         mean and deviation of each channel; default: those of the training pixels, to 4 digits.
         Raises InputError.
         """
-        if not 0 < len(classes) <= MOST_CLASSES:
-            raise InputError(
-                f"{name}: {len(classes)} classes are not allowed; allowed: 1 to {MOST_CLASSES}"
-            )
-        tensors = {}
+        if not isinstance(name, str | Path):
+            raise InputError(f"name: {shown(name)} is not allowed; allowed: text")
+        check_arrays(arrays, name)
+        classes, tensors = check_names(classes, f"{name}: classes"), {}
         for split in ("train", "test"):
-            x, y = arrays[f"x_{split}"], np.asarray(arrays[f"y_{split}"])
+            x, y = (np.asarray(arrays[f"{kind}_{split}"]) for kind in "xy")
             tensors[f"x_{split}"] = images = images_nchw(x, f"{name}: x_{split}")
             if len(images) != len(y):
                 raise InputError(
@@ -131,21 +132,55 @@ class Dataset:
                 f"{name}: x_train's images are {shapes[0]} but x_test's {shapes[1]} (C, H, W); "
                 "allowed: one shape"
             )
-        mean, std = normalisation or _measured(tensors["x_train"])
+        if normalisation is not None:
+            _check_units(normalisation, shapes[0][0], name)
+        measured = normalisation is None
+        mean, std = _measured(tensors["x_train"]) if measured else normalisation
         if min(std) <= 0:
             raise InputError(
                 f"{name}: a channel of x_train has one value only; allowed: images that differ"
             )
-        return cls(Path(name).stem, tuple(classes), mean=tuple(mean), std=tuple(std), **tensors)
+        return cls(Path(name).stem, classes, mean=tuple(mean), std=tuple(std), **tensors)
 
 
-def class_indices(label: int | str, classes: Sequence[str], name: str) -> tuple[int, ...]:
-    """The indices, rising, of a class or of several: ``"3, 8"`` or ``"cat, dog"``.
+def check_arrays(arrays: Mapping[str, np.ndarray], name: str | Path) -> None:
+    """Raises InputError unless all of `ARRAYS` are there, and the labels integers (N,), N > 0."""
+    missing = [key for key in ARRAYS if key not in arrays]
+    if missing:
+        raise InputError(f"{name}: no {', '.join(missing)}; needed: {', '.join(ARRAYS)}")
+    for key in ("y_train", "y_test"):
+        y = np.asarray(arrays[key])
+        if y.ndim != 1 or y.dtype.kind not in "iu" or not len(y):
+            raise InputError(
+                f"{name}: {key} is {described(y)}; needed: integers shaped (N,), N > 0"
+            )
 
-    Raises InputError.
+
+def _check_units(normalisation: object, channels: int, name: str | Path) -> None:
+    """Raises InputError unless it is a mean and a deviation above 0 of each channel."""
+    try:
+        units = np.asarray(normalisation, dtype=float)
+    except (TypeError, ValueError, OverflowError):
+        units = np.zeros(0)
+    if units.shape != (2, channels) or not np.isfinite(units).all() or units[1].min() <= 0:
+        raise InputError(
+            f"{name}: normalisation {shown(normalisation)} is not allowed; "
+            f"allowed: a mean and a deviation above 0 for each of {channels} channels"
+        )
+
+
+def class_indices(
+    label: int | str | Sequence[int | str], classes: Sequence[str], name: str
+) -> tuple[int, ...]:
+    """The indices, rising, of a class or of several: ``"3, 8"``, ``"cat, dog"`` or ``[3, 8]``.
+
+    A number is an index; a text is a name first (see `class_index`). Raises InputError.
     """
-    several = isinstance(label, str) and label not in classes and "," in label
-    parts = [part.strip() for part in label.split(",")] if several else [label]
+    if isinstance(label, str) and label not in classes and "," in label:
+        label = [part.strip() for part in label.split(",")]
+    if isinstance(label, np.ndarray):
+        label = label.tolist()
+    parts = label if isinstance(label, list | tuple) and len(label) else [label]
     return tuple(sorted({class_index(part, classes, name) for part in parts}))
 
 
@@ -154,7 +189,7 @@ def class_index(label: int | str, classes: Sequence[str], name: str) -> int:
     if isinstance(label, str) and label in classes:
         return list(classes).index(label)
     text = shown(label) if not isinstance(label, str) else label
-    if isinstance(label, Integral):
+    if isinstance(label, Integral) and not isinstance(label, bool):
         text = str(int(label)) if abs(int(label)) < 2**63 else text
     if text.isdecimal() and len(text) < 20 and int(text) < len(classes):
         return int(text)

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from csnb.data.dataset import Dataset, described
+from csnb.data.dataset import ARRAYS, Dataset, check_arrays, described
 from csnb.data.folders import folder_dataset, listing
 from csnb.errors import InputError, choices, one_line, shown
 from csnb.paths import expand, resolve
@@ -32,7 +32,6 @@ FOLDERS = {  # where torchvision puts them
     "cifar100": "cifar-100-python",
 }
 KNOWN = json.loads(Path(__file__).with_name("known.json").read_text(encoding="utf-8"))
-NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")
 TEN = tuple("0123456789")
 
 
@@ -51,7 +50,7 @@ def digits(root: Path) -> Dataset:
         np.arange(len(x)), test_size=1 / 3, random_state=0, stratify=raw.target
     )
     y = raw.target
-    arrays = dict(zip(NPZ_KEYS, (x[train], y[train], x[test], y[test]), strict=True))
+    arrays = dict(zip(ARRAYS, (x[train], y[train], x[test], y[test]), strict=True))
     return replace(Dataset.from_arrays("digits", arrays, TEN), known=KNOWN["digits"]["digests"])
 
 
@@ -228,7 +227,7 @@ def _from_torchvision(name: str, kind: str, folder: Path, classes: tuple[str, ..
             "put a copy there or name its folder in CSNB_DATA"
         ) from None
     values = (train.data, train.targets, test.data, test.targets)
-    arrays = {key: np.asarray(value) for key, value in zip(NPZ_KEYS, values, strict=True)}
+    arrays = {key: np.asarray(value) for key, value in zip(ARRAYS, values, strict=True)}
     names = classes or tuple(train.classes)
     return Dataset.from_arrays(name, arrays, names, normalisation=TABLE1.get(name))
 
@@ -285,17 +284,9 @@ def _from_npz(file: Path, name: str) -> Dataset:
             raise ValueError(f"{strange[0]} is not an array")
     except Exception as error:  # numpy, zipfile and zlib raise types of their own
         raise InputError(
-            f"{file}: not a readable .npz ({one_line(error)}); needed: {', '.join(NPZ_KEYS)}"
+            f"{file}: not a readable .npz ({one_line(error)}); needed: {', '.join(ARRAYS)}"
         ) from None
-    missing = [key for key in NPZ_KEYS if key not in arrays]
-    if missing:
-        raise InputError(f"{file}: no {', '.join(missing)}; needed: {', '.join(NPZ_KEYS)}")
-    for key in ("y_train", "y_test"):
-        y = arrays[key]
-        if y.ndim != 1 or y.dtype.kind not in "iu" or not len(y):
-            raise InputError(
-                f"{file}: {key} is {described(y)}; needed: integers shaped (N,), N > 0"
-            )
+    check_arrays(arrays, file)
     normalisation = TABLE1.get(name)
     if normalisation and len(normalisation[0]) != (3 if arrays["x_train"].ndim == 4 else 1):
         normalisation = None  # a user's file that happens to bear a name of Table I

@@ -5,15 +5,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+from pydantic import InstanceOf
 from torch import Tensor, nn
 
 from csnb.data import Dataset
 from csnb.errors import InputError, one_line, shown
 from csnb.images import Images, batches
-from csnb.spec import MODELS, Spec
+from csnb.spec import MODELS, Seed, Spec, checker
 
 # of a network that is given images of another shape than it is made for
 REFUSALS = (RuntimeError, ValueError, IndexError, TypeError, AssertionError)
+
+
+_check = checker(data=InstanceOf[Dataset], seed=Seed)
 
 
 class Normalized(nn.Module):
@@ -46,6 +50,7 @@ def build_model(model: str | Spec, data: Dataset, *, seed: int = 0) -> Normalize
     ``model``: of `MODELS`, such as ``"lenet(kernels=5)"``. Raises InputError, also where it does
     not take the images.
     """
+    _check(data=data, seed=seed)
     units = data.mean, data.std
     return make_model(model, data.image_shape, len(data.classes), *units, seed=seed)
 

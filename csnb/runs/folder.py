@@ -27,7 +27,7 @@ from torch import nn
 
 from csnb.errors import InputError, one_line
 from csnb.locks import Lock
-from csnb.paths import naming, read_file, write_atomically
+from csnb.paths import expand, naming, read_file, write_atomically
 from csnb.runs.identity import Identity
 
 WEIGHTS = "model.safetensors"
@@ -211,7 +211,7 @@ def run_folders(runs: str | Path) -> Iterator[Path]:
 
     Those that have only begun too. Raises InputError.
     """
-    runs = Path(runs)
+    runs = expand(runs, "runs")
     try:
         if not runs.is_dir():
             raise InputError(f"runs: {runs} is not a folder; allowed: one that holds runs")

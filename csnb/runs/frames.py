@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from csnb.errors import InputError
+from csnb.paths import expand
 from csnb.runs.audits import add_audited, audited
 from csnb.runs.folder import read_weights, run_folders
 from csnb.runs.state import KEYS, ROW, inspect
@@ -22,7 +23,7 @@ HITS = ("attack", "p", "hits")
 
 def read_run(folder: str | Path) -> dict[str, Any]:
     """What a run's result.json says. Raises InputError unless the run is done (see `inspect`)."""
-    found = inspect(folder)
+    found = inspect(expand(folder, "run"))
     if found.state != "done":
         said = f"{found.state}{': ' if found.reason else ''}{found.reason}"
         raise InputError(f"run {folder}: {said}; allowed: one that is done")

@@ -33,7 +33,7 @@ class Parameters(_Part):
     dataset: str
     model: str
     method: str
-    protected_class: int | str
+    protected_class: int | str | list[int | str]
     seed: int
     epochs: int
 

@@ -26,7 +26,7 @@ def test_a_class_goes_by_its_name_or_else_by_its_index(label: int | str, index: 
 
 
 @pytest.mark.parametrize(
-    "label", [3, 99, "3", -1, "-1", "emu", "Cat", "", " 1", "1.0", 1.0, "cat,dog"]
+    "label", [3, 99, "3", -1, "-1", "emu", "Cat", "", " 1", "1.0", 1.0, "cat,dog", True]
 )
 def test_no_other_class_is_taken(label: int | str) -> None:
     with pytest.raises(InputError, match="protected_class") as error:
@@ -95,6 +95,52 @@ def test_digests_with_another_normalisation_differ_in_training() -> None:
     assert other.digests()["test"] == data.digests()["test"]
 
 
+@pytest.mark.parametrize(
+    ("changes", "classes", "says"),
+    [
+        ({"y_train": np.array([0.5, 1.5, 0.5, 1.5])}, ("a", "b", "c"), "y_train is float64"),
+        ({"y_test": np.array([True, False])}, ("a", "b", "c"), "y_test is bool"),
+        ({"y_test": np.array(["0", "1"])}, ("a", "b", "c"), "y_test is <U1"),
+        ({"y_train": []}, ("a", "b", "c"), "y_train is float64 shaped"),
+        ({"x_train": None}, ("a", "b", "c"), "x_train is object"),
+        ({}, ("a", "a", "b"), "classes: .'a', 'a', 'b'. is not allowed"),
+        ({}, "abc", "classes: 'abc' is not allowed"),
+        ({}, (1, 2, 3), "names of classes, as text, each once"),
+        ({}, None, "classes: None is not allowed"),
+        ({}, (), "0 classes"),
+    ],
+)
+def test_arrays_that_are_no_data_set_are_refused_in_one_line(
+    changes: dict, classes: object, says: str
+) -> None:
+    with pytest.raises(InputError, match=says):
+        made(classes, **changes)
+
+
+@pytest.mark.parametrize(
+    "units",
+    [
+        ((np.nan,), (1,)),
+        ((0.5,), (0,)),
+        ((0.5, 0.5), (1, 1)),
+        ((0.5,), (np.inf,)),
+        3,
+        (("a",), (1,)),
+    ],
+)
+def test_a_normalisation_is_a_mean_and_a_deviation_of_each_channel(units: object) -> None:
+    arrays = {"x_train": GREY[:4], "y_train": LABELS[:4], "x_test": GREY[4:], "y_test": LABELS[4:]}
+    names = ("a", "b", "c")
+    with pytest.raises(InputError, match=r"mine: normalisation .* deviation above 0 for each of 1"):
+        Dataset.from_arrays("mine", arrays, names, normalisation=units)
+    made = Dataset.from_arrays("mine", arrays, names, normalisation=[[0.25], np.array([2.0])])
+    assert (made.mean, made.std) == ((0.25,), (2.0,))
+    with pytest.raises(InputError, match="no x_test; needed: x_train"):
+        Dataset.from_arrays("mine", {k: v for k, v in arrays.items() if k != "x_test"}, names)
+    with pytest.raises(InputError, match="name: None is not allowed"):
+        Dataset.from_arrays(None, arrays, names)
+
+
 # --- several classes, images held out
 
 
@@ -102,11 +148,20 @@ def test_digests_with_another_normalisation_differ_in_training() -> None:
     ("label", "indices"),
     [
         (1, (1,)), ("cat", (0,)), ("cat, dog", (0, 1)), ("dog,0", (1, 2)), ("2, 0, 2", (2,)),
-        ("1, cat", (0, 1)),
+        ("1, cat", (0, 1)), ([1, 0], (0, 1)), (["dog", 0], (0, 1)), ((2,), (2,)),
+        (np.array([2, 0]), (0, 2)), (["0", 0], (0, 2)),
     ],
 )  # fmt: skip
 def test_several_classes_go_by_name_or_index(label: int | str, indices: tuple[int, ...]) -> None:
     assert class_indices(label, ("cat", "dog", "0"), "mine") == indices
+
+
+def test_numbers_in_a_list_are_indices_and_texts_names_first() -> None:
+    numbered = made(("1", "2", "3")).classes
+    for several in ([1, 2], (2, 1), np.array([1, 2])):
+        assert class_indices(several, numbered, "mine") == (1, 2)
+    assert class_indices(["1", "2"], numbered, "mine") == (0, 1)
+    assert class_indices("1, 2", numbered, "mine") == (0, 1)
 
 
 def test_a_name_with_a_comma_is_one_class() -> None:
