@@ -418,6 +418,19 @@ def test_what_a_terminal_shows_of_a_summary_is_text_in_columns() -> None:
     assert _as_text({"text/markdown": "**so**"}).strip() == "**so**"
 
 
+@pytest.mark.parametrize("place", ["/dev/null", "/proc/x", "/dev/null/x", "{}/file", "{}/file/x"])
+def test_demo_onto_what_is_no_folder_is_refused_in_one_line(
+    place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    folder = place.format(tmp_path)
+    assert main(["demo", folder]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"csnb: folder: {folder} cannot be written (")
+    assert line.endswith("); allowed: a writable folder")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_demo_without_a_checkout_is_refused_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
