@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NoReturn
 
 from csnb.errors import InputError
@@ -31,7 +32,14 @@ def demo(options: argparse.Namespace) -> None:
         raise InputError(
             f"demo: no {missing[0]}; allowed: a checkout of csnb, installed with pip install -e"
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder):  # it can be written, too
+            pass
+    except OSError as error:
+        raise InputError(
+            f"folder: {folder} cannot be written ({error.strerror}); allowed: a writable folder"
+        ) from None
     with scratch() as sockets:
         for source in sources:
             _demonstrate(source, folder, sockets)

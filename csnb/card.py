@@ -164,7 +164,7 @@ def _curve(folder: Path, result: Mapping[str, Any]) -> list[str]:
 def _audit(folder: Path, weights: str) -> str:
     """What audits of these weights came to, one line each, if there was one."""
     rows = [found[found["part"] == "verdict"] for found in read_audits(folder, weights)]
-    said = [f"- {text}" for found in rows for text in found["text"].dropna()]
+    said = [f"- {text}" for found in rows for text in found["text"]]
     text = "Not audited: stronger attacks may find less protection than the table says."
     return "\n".join(said) or text
 

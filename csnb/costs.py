@@ -121,29 +121,40 @@ def read_costs(file: str | Path, names: Sequence[str]) -> np.ndarray:
     try:
         if path.exists() and not path.is_file():  # a pipe or a device has no end
             raise OSError("not a file")
-        table = _texts(path)
+        rows = _texts(path)
     except (OSError, ValueError, csv.Error) as error:
         raise InputError(
             f"cost_matrix: {file} is not a readable CSV ({one_line(error)}); allowed: classes by "
             "classes"
         ) from None
-    return costs_from_table(table, names, f"cost_matrix: {file}", _other_separator(table, names))
+    hint = _other_separator(rows[0], names)
+    return costs_from_table(_table(rows, file, hint), names, f"cost_matrix: {file}", hint)
 
 
-def _texts(path: Path) -> pd.DataFrame:
+def _texts(path: Path) -> list[list[str]]:
     """A CSV's cells as they are: a class may be called NA or 01. Raises OSError, ValueError."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = [row for row in csv.reader(file) if row]
     if not rows:
         raise ValueError("no columns")
-    if len(rows) > 1 and len(rows[1]) == len(rows[0]) + 1:  # nothing stands in the corner
-        rows[0].insert(0, "")
-    for row in rows:
-        if len(row) != len(rows[0]):
-            raise ValueError(f"a line has {len(row)} cells, the first {len(rows[0])}")
-    (corner, *columns), *body = rows
-    table = pd.DataFrame([row[1:] for row in body], [row[0] for row in body], columns, dtype=object)
-    return table.rename_axis(corner or None)
+    return rows
+
+
+def _table(rows: Sequence[Sequence[str]], file: str | Path, hint: str) -> pd.DataFrame:
+    """The cells by names, where every line has as many.
+
+    ``hint``: why one may have not. Raises InputError.
+    """
+    header, *body = rows
+    if body and len(body[0]) == len(header) + 1:  # nothing stands in the corner
+        header = ["", *header]
+    for row in body:
+        if len(row) != len(header):
+            ragged = f"a line has {len(row)} cells, the first {len(header)}"
+            raise InputError(
+                f"cost_matrix: {file}: {hint or f'{ragged}; allowed: classes by classes'}"
+            )
+    return pd.DataFrame([row[1:] for row in body], [row[0] for row in body], header[1:], object)
 
 
 def _number(cell: object) -> float:
@@ -154,9 +165,9 @@ def _number(cell: object) -> float:
         return math.nan
 
 
-def _other_separator(table: pd.DataFrame, names: Sequence[str]) -> str:
-    """What to say of a file whose columns something other than a comma separates."""
-    header = str(table.index.name or ",".join(table.columns)).splitlines()
+def _other_separator(cells: Sequence[str], names: Sequence[str]) -> str:
+    """What to say of a file whose columns something other than a comma separates, by its header."""
+    header = ",".join(cells).splitlines()
     for sign, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
         if {*names} <= {*next(csv.reader([*header, ""], delimiter=sign))}:
             return f"its columns are separated by {name} ({sign!r}); allowed: commas"

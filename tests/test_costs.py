@@ -255,6 +255,19 @@ def test_of_columns_that_no_comma_separates_it_is_said_what_does(
     assert repr(sign) in one_line(error)
 
 
+@pytest.mark.parametrize("corner", ["", "class", None])
+@pytest.mark.parametrize("half", [["cat"], ["dog"], ["emu"], ["cat", "dog", "emu"]])
+def test_of_columns_that_semicolons_separate_some_costs_may_have_a_decimal_comma(
+    tmp_path: Path, half: list[str], corner: str | None
+) -> None:
+    header = [*NAMES] if corner is None else [corner, *NAMES]
+    rows = [[a, *("0" if a == b else "1,5" if a in half else "1" for b in NAMES)] for a in NAMES]
+    file = tmp_path / "costs.csv"
+    file.write_text("\n".join(";".join(row) for row in [header, *rows]))
+    with pytest.raises(InputError, match=r"separated by semicolons \(';'\); allowed: commas$"):
+        read_costs(file, NAMES)
+
+
 def test_of_columns_that_commas_separate_nothing_is_said_but_what_is_wrong(tmp_path: Path) -> None:
     names = (*NAMES, "gnu")
     rows = table(np.ones((4, 4)) - np.eye(4), names, (0, 1, 2, 3), (0, 1, 2, 3))

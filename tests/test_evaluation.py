@@ -215,6 +215,29 @@ def test_clean_predictions_are_the_largest_logits_across_batches(model: Normaliz
     assert list(outcome.predictions) == ["clean"] and outcome.norms == {}
 
 
+class Brittle(nn.Module):
+    """Logits of grey images, finite at grey alone but for whoever asks for a gradient."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        grey = x.flatten(1)  # (B, 4)
+        logits = torch.stack([grey.mean(1), 1 - grey.mean(1)], 1)
+        far = (grey - 0.5).abs().amax(1, keepdim=True) > 1e-6
+        return logits if x.requires_grad else torch.where(far, torch.nan, logits)
+
+
+def test_logits_that_an_attack_makes_not_finite_are_refused_by_its_name() -> None:
+    model = Normalized(Brittle(), [0.0], [1.0])
+    x, y = torch.full((4, 1, 2, 2), 0.5), torch.zeros(4, dtype=torch.int64)
+    clean = evaluate(model, x, y, attacks="", threat=PIXEL)
+    assert clean.predictions["clean"].tolist() == [0] * 4
+    with pytest.raises(
+        InputError, match=r"^FGSM at eps 0\.25: gives logits that are not finite; allowed: finite"
+    ):
+        evaluate(model, x, y, attacks="FGSM", threat=ThreatModel(0.25, space="pixel"))
+    with pytest.raises(InputError, match=r"^model: gives logits that are not finite"):
+        predict(model, x + 0.25)
+
+
 @pytest.mark.parametrize(("classes", "dtype"), [(3, np.uint8), (256, np.uint8), (257, np.uint16)])
 def test_predictions_are_kept_in_the_smallest_integers_that_hold_the_classes(
     classes: int, dtype: type

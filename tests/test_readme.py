@@ -1,12 +1,15 @@
 """The blocks of README about one's own images and one's own model work as they are printed."""
 
+import ast
 import re
 import shlex
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import papermill
 import pytest
+from making import stripes
 from pictures import CLASSES, photos
 
 import csnb
@@ -57,3 +60,29 @@ def test_your_own_model_through_the_notebook(here: Path) -> None:
     (folder,) = (here / "runs").glob("photos-CSA-p0-*")
     assert csnb.load_model(folder).body.last.in_features == 1024
     assert (here / "taken" / "README.md").is_file()
+
+
+def test_the_frame_of_batches_is_a_row_per_method_of_the_protected_class(here: Path) -> None:
+    body = TEXT.split("\n## Batches\n")[1].split("\n## ")[0]
+    code = re.search(r"```python\n(.+?)```", body, re.S)[1].replace("digits", "stripes.npz")
+    data = stripes(here / "stripes.npz", classes=("0", "1", "2"))
+    for method, p in (("STD", 0), ("CSA", 2), ("CSE", 2)):
+        given = {"method": method, "protected_class": p, "dataset": data, "runs": "runs"}
+        csnb.run(csnb.Experiment(**given | QUICK))
+    *lines, last = ast.parse(code).body
+    known: dict[str, Any] = {"csnb": csnb}
+    exec(compile(ast.Module(lines, []), "README", "exec"), known)
+    wide = eval(compile(ast.Expression(last.value), "README", "eval"), known)
+    cells = {}
+    for folder in (here / "runs").iterdir():
+        if (folder / "predictions.npz").exists():
+            result = csnb.read_run(folder)
+            (p,), method = result["protected"], result["parameters"]["method"]
+            with np.load(folder / "predictions.npz") as arrays:
+                mine = arrays["labels"] == p
+                cells[method, p, "clean"] = (arrays["clean"] == p)[mine].mean()
+                attacked = mine[arrays["attacked"]]
+                cells[method, p, "FGSM"] = (arrays["FGSM"] == p)[attacked].mean()
+    assert len(cells) == 6
+    found = wide.stack([0, 1], future_stack=True).dropna()
+    assert {(m, int(p), a): v for (m, p, a), v in found.items()} == pytest.approx(cells)

@@ -26,6 +26,7 @@ from csnb import (
 )
 from csnb.evaluation import evaluate
 from csnb.runs import inspect, read_weights
+from csnb.runs.provenance import provenance
 
 
 def quick(folder: Path, **changes: Any) -> Experiment:
@@ -61,6 +62,13 @@ def test_a_run_says_what_made_it(data: str, tmp_path: Path) -> None:
     assert made["versions"]["torch"].split("+")[0] == plain
     assert made["device"] == "cpu" and made["threads"] == torch.get_num_threads()
     assert isinstance(made["commit"], str) and "sources" not in made
+
+
+def test_a_package_without_metadata_has_an_unknown_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    packages = ("numpy", "vendored-and-never-installed")
+    monkeypatch.setitem(provenance.__globals__, "PACKAGES", packages)
+    versions = provenance(torch.device("cpu"))["versions"]
+    assert versions["numpy"] == np.__version__ and versions[packages[1]] == "unknown"
 
 
 def test_same_parameters_give_bit_equal_weights_and_scores(data: str, tmp_path: Path) -> None:

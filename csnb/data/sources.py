@@ -246,8 +246,8 @@ def _split(make: Any, folder: Path, subfolder: str, train: bool) -> Any:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with TemporaryDirectory(dir=folder) as temporary:
-                copies = _copy_packed(make, folder, subfolder, Path(temporary))
-                make(temporary, train=train, download=True)
+                lacking, copies = _copy_there(make, folder, subfolder, Path(temporary))
+                lacking(temporary, train=train, download=True)
                 for copy in copies:
                     copy.unlink()
                 shutil.copytree(Path(temporary, subfolder), folder / subfolder, dirs_exist_ok=True)
@@ -261,18 +261,25 @@ def _split(make: Any, folder: Path, subfolder: str, train: bool) -> Any:
             raise
 
 
-def _copy_packed(make: Any, folder: Path, subfolder: str, target: Path) -> list[Path]:
-    """Copies of what was downloaded and not unpacked yet: torchvision unpacks it, and loads less.
+def _copy_there(make: Any, folder: Path, subfolder: str, target: Path) -> tuple[Any, list[Path]]:
+    """The source that asks for no more than is lacking, and copies of what is there.
 
-    Copies, since it writes over what has another checksum than it knows.
+    Packed files torchvision unpacks, and loads less; of MNIST's four some may be unpacked and no
+    longer packed. Copies, since it writes over what has another checksum than it knows.
     """
-    own = getattr(make, "filename", None)  # CIFAR's one archive lies beside its folder
-    packed = [folder / own] if own else (folder / subfolder).rglob("*.gz")
-    copies = {file: target / file.relative_to(folder) for file in packed if file.is_file()}
+    if own := getattr(make, "filename", None):  # CIFAR's one archive lies beside its folder
+        there = [folder / own]
+    else:
+        raw = folder / subfolder / "raw"
+        bare = {n for n, _ in make.resources if (raw / n[:-3]).is_file() and not (raw / n).exists()}
+        there = [*raw.glob("*.gz"), *(raw / name[:-3] for name in bare)]
+        asked = [(name, md5) for name, md5 in make.resources if name not in bare]
+        make = type(make.__name__, (make,), {"resources": asked})  # raw lies under its name
+    copies = {file: target / file.relative_to(folder) for file in there if file.is_file()}
     for file, copy in copies.items():
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, copy)
-    return list(copies.values())
+    return make, list(copies.values())
 
 
 def _from_npz(file: Path, name: str) -> Dataset:

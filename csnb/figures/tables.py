@@ -1,6 +1,7 @@
 """Tables for the eye: HTML that scrolls sideways where the page is narrow."""
 
 import hashlib
+import html
 from collections.abc import Mapping
 
 import pandas as pd
@@ -33,8 +34,9 @@ def table(
 ) -> Styler:
     """A frame as an HTML table for a page of any width: row labels stay, the rest scrolls.
 
-    A newline in a text is one; texts of more than `LONG` characters wrap. ``precision``: decimals
-    of floating-point numbers; missing values are left blank. ``formats``:
+    Texts are shown as they are: none of them is HTML. A newline in one is one; those of more than
+    `LONG` characters wrap. ``precision``: decimals of floating-point numbers; missing values are
+    left blank. ``formats``:
     of single columns, such as ``"{:.1%}"``. ``bold``: which cells are, in the frame's shape.
     ``name``: of the table's HTML id; by default made of its labels, so that equal tables are equal
     text.
@@ -42,16 +44,42 @@ def table(
     frame = frame.to_frame() if isinstance(frame, pd.Series) else frame
     labels = repr((caption, frame.index.tolist(), frame.columns.tolist()))
     uuid = name or hashlib.sha256(labels.encode()).hexdigest()[:8]
-    own = dict(formats) if formats else None
-    shown = Styler(frame, uuid=uuid, cell_ids=False).format(own, precision=precision, na_rep="")
+    safe = _safe(frame)
+    own = {_escaped(column): text for column, text in formats.items()} if formats else None
+    shown = Styler(safe, uuid=uuid, cell_ids=False).format(own, precision=precision, na_rep="")
     if bold is not None:
         css = bold.map(lambda is_bold: "font-weight: bold" if is_bold is True else "")
+        css = css.set_axis(safe.index, axis=0).set_axis(safe.columns, axis=1)
         shown = shown.apply(lambda _: css, axis=None)
     if _counted(frame):
         shown = shown.hide(axis="index")
     pairs = _styles(frame).items()
     shown = shown.set_table_styles([{"selector": s, "props": props} for s, props in pairs])
-    return shown.set_caption(caption) if caption else shown
+    return shown.set_caption(_escaped(caption)) if caption else shown
+
+
+def _escaped(value: object) -> object:
+    """A text as HTML shows it; anything else as it is."""
+    return html.escape(value, quote=False) if isinstance(value, str) else value
+
+
+def _safe(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with all of its texts escaped: a class may have any name."""
+    safe = frame.set_axis(_labels(frame.index), axis=0).set_axis(_labels(frame.columns), axis=1)
+    for i in range(frame.shape[1]):
+        cells = [_escaped(cell) for cell in frame.iloc[:, i]]
+        if any(isinstance(cell, str) for cell in cells):
+            safe.isetitem(i, pd.Series(cells, safe.index, dtype=object))
+    return safe
+
+
+def _labels(index: pd.Index) -> pd.Index:
+    names = [_escaped(name) for name in index.names]
+    if isinstance(index, pd.MultiIndex):
+        return index.set_levels([_labels(level) for level in index.levels]).set_names(names)
+    if any(isinstance(label, str) for label in index):
+        index = pd.Index([_escaped(label) for label in index], dtype=object)
+    return index.set_names(names)
 
 
 def _counted(frame: pd.DataFrame) -> bool:

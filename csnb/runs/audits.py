@@ -17,8 +17,10 @@ import pandas as pd
 from csnb.paths import read_file
 from csnb.runs.identity import NUMERICS
 
-COLUMNS = ("part", "name", "class", "value", "n", "weights", "numerics")  # that readers need
+NUMBERS = ["value", "low", "high", "n"]  # that readers need; blank: unknown
+TEXTS = ["part", "name", "class", "flagged", "text", "claim", "weights", "numerics"]
 LEVELS = ("audited", "certified")  # that stand beside scores
+MOST = 1e9  # images: more than any test set has
 Known = dict[str, dict[str, tuple[float, int]]]  # by level and class: accuracy, of how many images
 
 
@@ -28,15 +30,35 @@ def audit_file(folder: Path, protected: Sequence[int], key: str) -> Path:
 
 
 def read_audits(folder: Path, weights: str) -> list[pd.DataFrame]:
-    """The rows of each finished audit in a run's folder, of these weights (digest)."""
+    """The rows of each finished audit in a run's folder, of these weights (digest).
+
+    What is no whole audit, for whatever reason, is left aside.
+    """
     found = []
     for file in sorted(folder.glob("audit-p*.csv")):
         with suppress(OSError, ValueError, KeyError):
-            rows = pd.read_csv(io.BytesIO(read_file(file)), dtype={"class": str, "weights": str})
-            known = set(COLUMNS) <= set(rows) and len(rows)
-            if known and rows["weights"][0] == weights and rows["numerics"][0] == NUMERICS:
+            rows = _rows(file)
+            if (rows[["weights", "numerics"]] == [weights, str(NUMERICS)]).all(axis=None):
                 found.append(rows.assign(file=file.name))
     return found
+
+
+def _rows(file: Path) -> pd.DataFrame:
+    """An audit's rows; text is as it stands there: a class may be called NA, or nothing at all.
+
+    Raises OSError; ValueError or KeyError for what is none.
+    """
+    rows = pd.read_csv(io.BytesIO(read_file(file)), dtype=str, keep_default_na=False)
+    rows = rows.assign(**{name: rows[name].replace("", "nan").astype(float) for name in NUMBERS})
+    counted = rows[rows["part"].eq("accuracy") & rows["name"].isin(LEVELS)]
+    verdict = rows[rows["part"] == "verdict"]
+    of_verdict = counted["name"].eq("audited") & counted["class"].isin(verdict["class"])
+    counts = pd.concat([counted["n"], verdict["n"]])
+    sound = counted["value"].between(0, 1).all() and counts.between(0, MOST).all()
+    once = len(verdict) == 1 and not counted.duplicated(["name", "class"]).any()
+    if not (sound and once and of_verdict.any()) or rows[TEXTS].isna().any(axis=None):
+        raise ValueError(f"{file.name} is no whole audit")
+    return rows
 
 
 def audited(folder: Path, result: Mapping[str, Any]) -> Known:

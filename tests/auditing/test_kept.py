@@ -13,6 +13,7 @@ from csnb.auditing import audit_run, kept_audits
 from csnb.paper import tables
 from csnb.runs import read_run, read_runs
 from csnb.runs.audits import read_audits
+from csnb.runs.identity import NUMERICS
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +119,61 @@ def test_the_claim_is_the_strongest_attack_within_the_ball(runs: Path) -> None:
     assert hits[kept_audits(runs).iloc[0]["claim"]] == min(hits.values())
     with pytest.raises(csnb.InputError, match=r"^claim: 'PGD' is none of the run's; allowed: FGSM"):
         audit_run(folder, claim="PGD")
+
+
+def text_cells(file: Path) -> pd.DataFrame:
+    return pd.read_csv(file, dtype=str, keep_default_na=False)
+
+
+@pytest.mark.parametrize("name", ["NA", "", "nan", "01"])
+def test_a_class_may_be_called_anything(name: str, tmp_path: Path) -> None:
+    data = stripes(tmp_path / "named.npz", classes=(name, "other", "third"), train=60)
+    given = {"dataset": data, "runs": str(tmp_path / "runs"), "protected_class": 0} | QUICK
+    folder = csnb.run(csnb.Experiment(method="STD", **given)).folder
+    weights = read_run(folder)["sha256"]["model.safetensors"]
+    head = "part,name,class,value,low,high,n,flagged,text,claim,weights,numerics"
+    end = f'"a text",FGSM,{weights},{NUMERICS}'
+    rows = [f"verdict,stands,{name},0,0,0.3,10,,{end}"]
+    rows += [f"accuracy,audited,{name},0.75,0.5,0.9,8,,{end}"]
+    (folder / "audit-p0-0123456789.csv").write_text("\n".join([head, *rows, ""]))
+    frame = read_runs(folder.parent)
+    beside = frame[frame["audited"].notna()]
+    assert set(beside["class"]) == {name}
+    assert set(beside["audited"]) == {0.75} and set(beside["audited_n"]) == {8}
+    kept = kept_audits(folder.parent).iloc[0]
+    assert (kept["class"], kept["n"], kept["audited"]) == (name, 10, 0.75)
+
+
+@pytest.mark.parametrize(
+    ("part", "column", "cell"),
+    [(p, "n", c) for p in ("accuracy", "verdict") for c in ("", "many", "inf", "-1")]
+    + [("accuracy", "value", c) for c in ("", "most", "1.5", "inf")]
+    + [("verdict", "class", "nobody"), ("verdict", "part", "none")],
+)
+def test_an_audit_that_is_not_whole_stops_no_reading(
+    part: str, column: str, cell: str, runs: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(run_of(runs, "CSA"), tmp_path / run_of(runs, "CSA").name)
+    (file,) = folder.glob("audit-p1-*.csv")
+    rows = text_cells(file)
+    own = (rows["part"] == part) & (rows["class"] == "middle") & (rows["name"] != "claimed")
+    rows.loc[own, column] = cell
+    rows.to_csv(file, index=False)
+    assert "audited" not in read_runs(tmp_path)
+    assert "audited" not in csnb.runs.read_scores([folder])
+    assert kept_audits(tmp_path).empty
+
+
+def test_an_audit_without_a_column_or_with_a_row_twice_stops_no_reading(
+    runs: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(run_of(runs, "CSA"), tmp_path / run_of(runs, "CSA").name)
+    (file,) = folder.glob("audit-p1-*.csv")
+    whole = text_cells(file)
+    for column in ("part", "name", "class", "value", "low", "n", "flagged", "claim", "weights"):
+        whole.drop(columns=column).to_csv(file, index=False)
+        assert "audited" not in read_runs(tmp_path) and kept_audits(tmp_path).empty
+    pd.concat([whole, whole]).to_csv(file, index=False)
+    assert "audited" not in read_runs(tmp_path) and kept_audits(tmp_path).empty
+    whole.to_csv(file, index=False)
+    assert "audited" in read_runs(tmp_path) and len(kept_audits(tmp_path)) == 1

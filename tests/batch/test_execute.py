@@ -250,6 +250,46 @@ def test_a_run_takes_a_gpu_unless_it_is_for_the_cpu(
     assert seen == {"cpu": {}, "auto": {"CUDA_VISIBLE_DEVICES": "7"}}
 
 
+# --- where a run's process and its kernel meet
+
+
+def test_kernel_and_client_talk_through_files_in_the_given_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {}
+
+    def execute_notebook(notebook: str, target: str, parameters: dict, **options: object):
+        given.update(options)
+        return nbformat.v4.new_notebook()
+
+    monkeypatch.setattr(papermill, "execute_notebook", execute_notebook)
+    child.execute(tmp_path / "a.ipynb", tmp_path / "b.ipynb", {}, tmp_path)
+    kernel = given["config"]["KernelManager"]
+    assert kernel["transport"] == "ipc" and Path(kernel["ip"]).parent == tmp_path
+    assert Path(kernel["connection_file"]).parent == tmp_path
+
+
+@pytest.mark.parametrize("length", [0, execute.LONG])
+def test_a_runs_own_folder_is_the_systems_unless_that_leaves_no_room_for_sockets(
+    length: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Path(tempfile.mkdtemp(dir="/tmp")) / ("x" * length)
+    place.mkdir(exist_ok=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    seen = []
+
+    def run_child(job, folder, slot, stop) -> None:
+        seen.append(folder.parent)
+        raise Failure("raised", "no more than that")
+
+    monkeypatch.setattr(execute, "_run_child", run_child)
+    file = write_sweep(tmp_path, seed=0)
+    for job, _ in make_plan(file, tmp_path / "runs"):
+        run_one(job)
+    assert seen == [Path("/tmp") if length else place]
+    shutil.rmtree(place.parent if length else place)
+
+
 # --- a full disk
 
 
@@ -416,6 +456,19 @@ def test_what_a_terminal_shows_of_a_summary_is_text_in_columns() -> None:
         "", "", "digits & p", "     clean          PGD", "STD  0.95 [0.9, 1]  0.25", "A    1",
     ]  # fmt: skip
     assert _as_text({"text/markdown": "**so**"}).strip() == "**so**"
+
+
+@pytest.mark.parametrize("place", ["/dev/null", "/proc/x", "/dev/null/x", "{}/file", "{}/file/x"])
+def test_demo_onto_what_is_no_folder_is_refused_in_one_line(
+    place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    folder = place.format(tmp_path)
+    assert main(["demo", folder]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"csnb: folder: {folder} cannot be written (")
+    assert line.endswith("); allowed: a writable folder")
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_demo_without_a_checkout_is_refused_in_one_line(

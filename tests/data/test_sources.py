@@ -411,6 +411,56 @@ def test_a_copy_of_mnist_that_is_packed_is_unpacked_and_read(
 
 
 @pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize("kept", [("t10k",), ("train-labels",), ("images",), ("train", "t10k-l")])
+@pytest.mark.parametrize(("name", "kind"), [("mnist", "MNIST"), ("fashion_mnist", "FashionMNIST")])
+def test_some_of_mnists_files_may_be_packed_and_others_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, kind: str, kept: tuple[str, ...]
+) -> None:
+    raw = tmp_path / kind / "raw"
+    made = write_idx(raw)
+    for file in packed(raw, kind, monkeypatch):
+        if not any(part in file for part in kept):
+            (raw / file[:-3]).write_bytes(gzip.decompress((raw / file).read_bytes()))
+            (raw / file).unlink()
+    before = {file.name: file.read_bytes() for file in raw.iterdir()}
+    data = load_dataset(name, tmp_path)
+    assert data.y_train.tolist() == made["y_train"].tolist()
+    assert data.y_test.tolist() == made["y_t10k"].tolist()
+    np.testing.assert_array_equal(
+        data.x_train[:, 0], made["x_train"].astype(np.float32) / np.float32(255)
+    )
+    after = {file.name: file.read_bytes() for file in raw.iterdir()}
+    assert before.items() <= after.items() and {path.name for path in tmp_path.iterdir()} == {kind}
+
+
+@pytest.mark.usefixtures("offline")
+def test_of_mnists_files_one_that_is_not_there_at_all_is_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = tmp_path / "MNIST" / "raw"
+    write_idx(raw)
+    packed(raw, "MNIST", monkeypatch)
+    (raw / "t10k-labels-idx1-ubyte.gz").unlink()
+    before = {path: path.read_bytes() for path in raw.iterdir()}
+    assert "mnist could not be read or downloaded" in refusal("mnist", tmp_path)
+    assert {path: path.read_bytes() for path in raw.iterdir()} == before
+
+
+def test_what_others_put_where_a_download_failed_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "deep" / "data"
+
+    def download(self: object) -> None:
+        (folder / "theirs.txt").write_text("keep")
+        raise OSError("offline")
+
+    monkeypatch.setattr(torchvision.datasets.MNIST, "download", download)
+    assert "offline" in refusal("mnist", folder)
+    assert [path.name for path in folder.iterdir()] == ["theirs.txt"]
+
+
+@pytest.mark.usefixtures("offline")
 def test_a_packed_copy_that_is_broken_is_refused_and_left_as_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from bs4 import BeautifulSoup
 
 from csnb.figures import table
 
@@ -38,3 +39,32 @@ def test_bold_cells_are_those_asked_for() -> None:
     page = table(FRAME, bold=bold, name="t").to_html()
     assert page.split("</style>")[0].count("#T_t_row1_col1") == 1
     assert page.split("</style>")[0].count("font-weight: bold") == 1
+
+
+def test_no_text_is_taken_for_html() -> None:
+    name = '<script>alert("1 & 2")</script>'
+    rows = pd.MultiIndex.from_tuples([(name, 1), ("it's", 2)], names=[f"i{name}", "n"])
+    frame = pd.DataFrame({name: [name, "plain"], "n": [0.5, np.nan]}, rows)
+    bold = pd.DataFrame(False, frame.index, frame.columns)
+    bold.iloc[0, 0] = True
+    flat = frame.set_axis([name, "b"], axis=0).rename_axis(f"r{name}")
+    named = flat.rename_axis(f"c{name}", axis=1)
+    for each in (frame, flat, named, frame[name], named.astype({name: "category"})):
+        page = table(each, caption=f"cap{name}").to_html()
+        assert "<script" not in page and "&amp;amp;" not in page
+        soup = BeautifulSoup(page, "html.parser")
+        assert soup.caption.get_text() == f"cap{name}"
+        texts = [cell.get_text() for cell in soup(["th", "td"])]
+        assert texts.count(name) == 3  # a column's name, a row's, a cell's
+        assert each.index.names[0] in texts
+    assert f"c{name}" in [
+        cell.get_text() for cell in BeautifulSoup(table(named).to_html(), "html.parser")("th")
+    ]
+    page = table(frame, bold=bold, formats={name: "{}!", "n": "{:.0%}"}).to_html()
+    texts = [cell.get_text() for cell in BeautifulSoup(page, "html.parser")("td")]
+    assert texts == [f"{name}!", "50%", "plain!", ""] and page.count("font-weight: bold") == 1
+
+
+def test_texts_that_need_no_escape_are_not_changed() -> None:
+    page = table(pd.DataFrame({"n": ['it\'s "so"', None, 3]}, dtype=object)).to_html()
+    assert 'it\'s "so"' in page and ">3</td>" in page and page.count("></td>") == 1
