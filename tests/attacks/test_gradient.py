@@ -56,6 +56,7 @@ def test_eps_is_in_units_after_normalisation_in_normalized_space() -> None:
     [  # 1 + .75 + .25 of the first step
         ("PGD(steps=3, step_size=0.01, schedule=cosine)", 0.02),
         ("PGD(steps=3, step_size=0, schedule=cosine)", 0.4),  # of eps
+        ("PGD(steps=4, step_size=0.01, schedule=cosine)", 0.025),  # 1 + .854 + .5 + .146
         ("PGD(steps=4, step_size=0.01)", 0.04),
     ],
 )
