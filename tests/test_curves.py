@@ -1,5 +1,6 @@
 """Margins of finished runs: attacked once, kept, believed only where they are the run's."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -54,16 +55,29 @@ def test_they_are_attacked_once_and_the_run_stays_done(
         read_margins(folder, attack="PGD(steps=4, step_size=0)")
 
 
-@pytest.mark.parametrize("damage", [b"", b"\\x93NUMPY", None, "short", "nan"])
+def sealed(content: bytes) -> bytes:
+    """As a kept file ends."""
+    return content + hashlib.sha256(content).digest()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [b"", b"\\x93NUMPY", sealed(b"\\x93NUMPY"), sealed(b""), None, "short", "nan", 40, -5, -33],
+)
 def test_margins_that_are_not_whole_are_made_again(place: Path, damage: object) -> None:
     folder = made(place, "ADV")
     before = read_margins(folder, attack=WEAK)[0]
     (file,) = folder.glob("margins-p1-*.npy")
     if isinstance(damage, bytes):
         file.write_bytes(damage)
+    elif isinstance(damage, int):  # a byte
+        content = bytearray(file.read_bytes())
+        content[damage] ^= 1
+        file.write_bytes(content)
     else:
         wrong = {"short": before[1:], "nan": before * np.nan, None: before.astype(float)}
         np.save(file, wrong[damage])
+        file.write_bytes(sealed(file.read_bytes()))
     np.testing.assert_array_equal(read_margins(folder, attack=WEAK)[0], before)
     np.testing.assert_array_equal(np.load(file), before)
 

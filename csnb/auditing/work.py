@@ -2,11 +2,13 @@
 
 import io
 import time
+import zlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -60,7 +62,7 @@ class Store:
     def __init__(self, file: Path | None, images: int) -> None:
         self.file, self.arrays = file, {}
         if file is not None:
-            with suppress(OSError, ValueError, EOFError, KeyError):
+            with suppress(OSError, ValueError, EOFError, KeyError, BadZipFile, zlib.error):
                 held = np.load(io.BytesIO(read_file(file)), allow_pickle=False)
                 self.arrays = {name: held[name] for name in held.files}
             if any(len(a) != images for n, a in self.arrays.items() if n[0] != "/"):

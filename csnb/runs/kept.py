@@ -1,7 +1,7 @@
 """Worst margins of a run's test images, attacked or certified, kept beside its predictions.
 
 They are no part of what the run is: they come from its weights, whenever somebody asks. The file's
-name says whose they are and, by a digest, what they were made with.
+name says whose they are and, by a digest, what they were made with; it ends in a digest of itself.
 """
 
 import hashlib
@@ -16,6 +16,8 @@ import numpy as np
 
 from csnb.paths import read_file, write_atomically
 from csnb.runs.identity import NUMERICS
+
+DIGEST = hashlib.sha256().digest_size  # bytes after the array, which numpy does not look at
 
 
 def margins_file(folder: Path, weights: str, protected: Sequence[int], attack: str) -> Path:
@@ -49,7 +51,11 @@ def _key(content: list[object]) -> str:
 def read_kept(file: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     """The margins or bounds of this shape in ``file``, if it holds them."""
     try:
-        margins = np.load(io.BytesIO(read_file(file)), allow_pickle=False)
+        content = read_file(file)
+        packed, digest = content[:-DIGEST], content[-DIGEST:]
+        if hashlib.sha256(packed).digest() != digest:
+            return None
+        margins = np.load(io.BytesIO(packed), allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
     fit = margins.shape == shape and margins.dtype == np.float32
@@ -61,4 +67,5 @@ def keep(file: Path, margins: np.ndarray) -> None:
     packed = io.BytesIO()
     np.save(packed, margins.astype(np.float32))
     with suppress(OSError):  # somebody else's folder is read all the same
-        write_atomically(file, packed.getvalue())
+        content = packed.getvalue()
+        write_atomically(file, content + hashlib.sha256(content).digest())
