@@ -95,11 +95,13 @@ def test_the_card_carries_an_audit_s_verdict_of_these_weights(tmp_path: Path) ->
     folder = write_run(tmp_path)
     result = csnb.read_run(folder)
     checked = {"images": 1, "of the test set": 0, "largest difference": {"onnxruntime": 0.0}}
-    head = "part,name,class,value,n,text,weights,numerics"
+    head = "part,name,class,value,low,high,count,n,threshold,flagged,seconds,text,claim"
     for weights, said in (("0" * 64, False), (result["sha256"]["model.safetensors"], True)):
-        rows = f'verdict,stands,dog,0.01,10,"Stands: 9 of 10, 1 less.",{weights},{NUMERICS}'
+        end = f"PGD,{weights},{NUMERICS}"
+        rows = f'verdict,stands,dog,0.01,0,0.1,1,10,,,,"Stands: 9 of 10, 1 less.",{end}'
         file = folder / f"audit-p1-{weights[:10]}.csv"
-        file.write_text(f"{head}\naccuracy,audited,dog,0.9,10,,{weights},{NUMERICS}\n{rows}\n")
+        audited = f"accuracy,audited,dog,0.9,0.8,1,9,10,,,,,{end}"
+        file.write_text("\n".join([f"{head},weights,numerics", audited, rows, ""]))
         _, body = card(model_card(folder, result, (1, 2, 2), checked))
         assert ("### Audit\n\n- Stands: 9 of 10, 1 less.\n" in body) is said
         assert ("Not audited" in body) is not said

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from csnb import METHODS, MODELS, Experiment, Run, run
 from csnb.experiment import PLACE
+from csnb.models import learned
 
 BASE = {
     "dataset": "stripes",
@@ -84,6 +85,7 @@ def measured(**changes: Any) -> dict[str, Any]:
     one.train()
     parts["training"] = bits(parameters_of(one.model))
     put(one.model, trained)
+    one._trained = learned(one.model)
     parts["scores"] = one.evaluate().to_csv()
     predictions = {name: found.tolist() for name, found in one.outcome.predictions.items()}
     parts["attack"] = (one.outcome.norms, one.outcome.attacked.tolist(), predictions)
