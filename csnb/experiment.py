@@ -49,6 +49,7 @@ from csnb.spec import Count, Real, Seed, Spec, explain, plain, quoted
 PLACE = {"data_root", "runs", "device", "threads"}  # where a run happens: no part of what it is
 SPECS = ("model", "method", "adversary", "attacks", "monitor")
 PLAIN = (str, int, float, bool, list, tuple, dict, types.NoneType, np.generic)
+NEAR = 0.8  # how alike a name of no plain value must be: `data` is not meant to be `dataset`
 
 
 class Experiment(BaseModel):
@@ -392,7 +393,8 @@ def _misspelled(name: str, value: object) -> bool:
     """Whether a notebook's value, such as an array or a path, was to be a parameter's."""
     made = callable(value) or isinstance(value, types.ModuleType)
     made |= type(value).__module__.partition(".")[0] == __package__  # such as run, data
-    return not made and bool(get_close_matches(name.casefold(), Experiment.model_fields, 1))
+    near = get_close_matches(name.casefold(), Experiment.model_fields, 1, NEAR)
+    return not made and bool(near)
 
 
 @cache

@@ -456,7 +456,7 @@ TABLE: list[tuple[str, dict | tuple, str | None]] = [
         np.ones((3, 3)), torch.ones(3), Path("c.csv"), Fraction(1, 2), {1}, b"3", 1j)),
     *(("papermill", {"protect_class": value}, RIGHT) for value in (
         len, Path, math, np, lenet, csnb.protect, STRIPES.__len__, ThreatModel(0.3))),
-    ("papermill", {"figure": np.ones(3), "_eps": {1}}, RIGHT),
+    ("papermill", {"figure": np.ones(3), "_eps": {1}, "data": np.ones(3)}, RIGHT),
     ("papermill", {"eps": "0.5/255", "batch_size": np.int64(3)}, RIGHT),
     ("papermill", {"params": "mnist", "epochs": 1}, RIGHT),
     # a params file
