@@ -161,7 +161,7 @@ MODULES: Mapping[Any, type[nn.Module]] = {  # what a function or a method of ten
     F.adaptive_avg_pool2d: nn.AdaptiveAvgPool2d,
 }  # fmt: skip
 SUMS = (torch.add, operator.add, operator.iadd, "add", "add_")
-SHAPES = (torch.flatten, "flatten", torch.reshape, "reshape", "view")
+SHAPES = (torch.flatten, "flatten", "reshape", "view")
 
 
 def _steps(body: nn.Module) -> list[Step]:
