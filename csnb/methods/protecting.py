@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div, softplus
 
-from csnb.errors import InputError
+from csnb.costs import check_protected
 from csnb.losses import log_odds, log_softplus, soft_margin
 from csnb.methods.method import Batch, Loss, Method, Task, on_examples
 from csnb.models import evaluating
@@ -215,11 +215,7 @@ def _kl(clean: Tensor, attacked: Tensor) -> Tensor:
 
 def _check(task: Task) -> None:
     """Raises InputError where there is no class to protect, or none to protect it from."""
-    if not 0 < len({*task.protected}) < len(task.costs):
-        raise InputError(
-            f"protected: {len({*task.protected})} of {len(task.costs)} classes; "
-            "allowed: one or more, and not all"
-        )
+    check_protected(task.protected, len(task.costs), most=len(task.costs) - 1)
 
 
 def _own(task: Task, y: Tensor) -> Tensor:

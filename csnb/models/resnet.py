@@ -1,6 +1,6 @@
 """ResNet18 for small images."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -29,8 +29,7 @@ def resnet18(
     body = torchvision.models.resnet18(weights=None, num_classes=classes)
     if width != 64:
         _resize(body, width, classes)
-    body.conv1 = nn.Conv2d(image_shape[0], width, 3, padding=1, bias=False)
-    nn.init.kaiming_normal_(body.conv1.weight, mode="fan_out", nonlinearity="relu")
+    body.conv1 = _conv(image_shape[0], width, kernel_size=3, padding=1)
     body.maxpool = nn.Identity()
     return body.to(memory_format=torch.channels_last)
 
@@ -42,8 +41,13 @@ def _resize(body: nn.Module, width: int, classes: int) -> None:
             body.set_submodule(name, nn.BatchNorm2d(layer.num_features * width // 64))
         elif isinstance(layer, nn.Conv2d) and name != "conv1":
             sides = (layer.in_channels * width // 64, layer.out_channels * width // 64)
-            form = (layer.kernel_size, layer.stride, layer.padding)
-            conv = nn.Conv2d(*sides, *form, bias=False)
-            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-            body.set_submodule(name, conv)
+            form = {key: getattr(layer, key) for key in ("kernel_size", "stride", "padding")}
+            body.set_submodule(name, _conv(*sides, **form))
     body.fc = nn.Linear(8 * width, classes)
+
+
+def _conv(*sides: int, **form: Any) -> nn.Conv2d:
+    """As torchvision starts those of its ResNets."""
+    conv = nn.Conv2d(*sides, **form, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    return conv
