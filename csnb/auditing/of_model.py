@@ -22,9 +22,9 @@ from csnb.errors import InputError, choices, shown
 from csnb.evaluation import evaluate, predict
 from csnb.images import at_once
 from csnb.models import Normalized, check_answers, learned
-from csnb.paths import expand, write_atomically
+from csnb.paths import expand
 from csnb.progress import bar
-from csnb.runs.audits import audit_file
+from csnb.runs.audits import audit_file, keep_audit
 from csnb.runs.identity import NUMERICS
 from csnb.spec import Seed, Spec, checker
 
@@ -119,9 +119,8 @@ def conduct(
         rows = pd.concat([rows, pd.DataFrame([said])], ignore_index=True)
     rows = rows.assign(claim=case.claim.label, weights=weights, numerics=NUMERICS)
     if store.file is not None:
-        content = rows.to_csv(index=False).encode()
         try:
-            write_atomically(store.file.with_suffix(".csv"), content)
+            keep_audit(store.file.with_suffix(".csv"), rows)
         except OSError as error:
             raise InputError(
                 f"folder: {store.file.parent} cannot be written ({error.strerror}); "

@@ -49,9 +49,9 @@ class Audit:
 
     Levels: claimed, audited and, where `csnb.bounds` has rules for the network, certified: at
     least that stands, whatever the attack. ``rows``: by ``part`` - "verdict", "accuracy" (of the
-    protected classes, of the others, of all, weighted as the data has them), "recall" (of the
-    protected classes at given false alarms, and the area), "attack" (how many fell to it that had
-    stood), "indicator", "bounds" (why there are none).
+    protected classes), "average" (of the others, of all, weighted as the data has them), "recall"
+    (of the protected classes at given false alarms, and the area), "attack" (how many fell to it
+    that had stood), "indicator", "bounds" (why there are none).
     """
 
     rows: pd.DataFrame
@@ -75,17 +75,19 @@ class Audit:
 
     def table(self) -> pd.DataFrame:
         """The levels side by side, with n and 95 % intervals as text."""
-        part = self.rows[self.rows["part"].isin(["accuracy", "recall"])]
+        part = self.rows[self.rows["part"].isin(["accuracy", "average", "recall"])]
         numbers = zip(part["value"], part["low"], part["high"], strict=True)
         texts = [f"{v:.3f} [{lo:.3f}, {hi:.3f}]" if v == v else "" for v, lo, hi in numbers]
-        cells = part.assign(text=texts, what=part["class"])
-        order = list(dict.fromkeys(cells["what"]))
+        cells = part.assign(text=texts)
+        what = ["part", "class"]  # a class may be called "others"
+        order = pd.MultiIndex.from_frame(cells[what].drop_duplicates())
         levels = [level for level in LEVELS if (cells["name"] == level).any()]
-        wide = cells.pivot(index="what", columns="name", values="text").loc[order, levels]
-        sizes = cells.groupby("what")["n"].max()  # the claim may not speak of all
+        wide = cells.pivot(index=what, columns="name", values="text").loc[order, levels]
+        sizes = cells.groupby(what)["n"].max()  # the claim may not speak of all
         return (
             wide.rename(columns=HEADS)
             .assign(n=sizes[order].astype(int))
+            .droplevel("part")
             .rename_axis(index="", columns="")
         )
 
@@ -147,9 +149,10 @@ def _accuracies(
 ) -> list[dict[str, object]]:
     """Of the protected classes, of the others, of all: weighted as the data has them."""
     rows, ends = [], []
-    for who, kind in ((" or ".join(names), own & level.known), ("others", ~own & level.known)):
+    mine, rest = own & level.known, ~own & level.known
+    for part, who, kind in (("accuracy", " or ".join(names), mine), ("average", "others", rest)):
         n, count = int(kind.sum()), int((level.right & kind).sum())
-        row = {"part": "accuracy", "name": name, "class": who, "count": count, "n": n}
+        row = {"part": part, "name": name, "class": who, "count": count, "n": n}
         value = count / n if n else np.nan
         low, high = map(float, wilson(count, n)) if n else (np.nan, np.nan)
         rows.append(row | {"value": value, "low": low, "high": high})
@@ -158,7 +161,7 @@ def _accuracies(
     value, low, high = np.array(ends).T
     mean = float(weights @ value)
     below, above = (np.hypot.reduce(weights * gap) for gap in (value - low, high - value))
-    row = {"part": "accuracy", "name": name, "class": "all", "n": sum(r["n"] for r in rows)}
+    row = {"part": "average", "name": name, "class": "all", "n": sum(r["n"] for r in rows)}
     return [*rows, row | {"value": mean, "low": mean - below, "high": mean + above}]
 
 

@@ -1,9 +1,10 @@
 """Audits of a run, kept in its folder: tidy rows as CSV, what each attack found as npz.
 
 They are no part of what the run is: they come from its weights, whenever somebody asks. The rows
-name the weights; those of others are left aside.
+name the weights; those of others are left aside. The last row is a digest of what is above it.
 """
 
+import hashlib
 import io
 import shutil
 from collections.abc import Mapping, Sequence
@@ -14,19 +15,28 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from csnb.paths import read_file
+from csnb.paths import read_file, write_atomically
 from csnb.runs.identity import NUMERICS
 
 NUMBERS = ["value", "low", "high", "n"]  # that readers need; blank: unknown
 TEXTS = ["part", "name", "class", "flagged", "text", "claim", "weights", "numerics"]
 LEVELS = ("audited", "certified")  # that stand beside scores
 MOST = 1e9  # images: more than any test set has
+DIGEST = "digest"  # part of the last row, whose name it is
 Known = dict[str, dict[str, tuple[float, int]]]  # by level and class: accuracy, of how many images
 
 
 def audit_file(folder: Path, protected: Sequence[int], key: str) -> Path:
     """Where an audit's arrays lie; its rows beside, as .csv."""
     return folder / f"audit-p{'+'.join(map(str, protected))}-{key}.npz"
+
+
+def keep_audit(file: Path, rows: pd.DataFrame) -> None:
+    """Keep an audit's rows, `TEXTS` and `NUMBERS` among them. Raises OSError."""
+    content = rows.to_csv(index=False, lineterminator="\n").encode()
+    last = rows.iloc[:0].reindex([0]).assign(part=DIGEST, name=hashlib.sha256(content).hexdigest())
+    row = last[list(rows)].to_csv(index=False, header=False, lineterminator="\n")
+    write_atomically(file, content + row.encode())
 
 
 def read_audits(folder: Path, weights: str) -> list[pd.DataFrame]:
@@ -48,7 +58,10 @@ def _rows(file: Path) -> pd.DataFrame:
 
     Raises OSError; ValueError or KeyError for what is none.
     """
-    rows = pd.read_csv(io.BytesIO(read_file(file)), dtype=str, keep_default_na=False)
+    content, mark, digest = read_file(file).rpartition(f"{DIGEST},".encode())
+    if not mark or not digest.startswith(hashlib.sha256(content).hexdigest().encode()):
+        raise ValueError(f"{file.name} is damaged")
+    rows = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
     rows = rows.assign(**{name: rows[name].replace("", "nan").astype(float) for name in NUMBERS})
     counted = rows[rows["part"].eq("accuracy") & rows["name"].isin(LEVELS)]
     verdict = rows[rows["part"] == "verdict"]

@@ -19,8 +19,8 @@ Trained = Callable[[str], Normalized]
 
 def accuracies(found: csnb.auditing.Audit, level: str) -> list[float]:
     """Of the protected class, of the others, of all."""
-    rows = found.rows
-    return rows["value"][(rows["part"] == "accuracy") & (rows["name"] == level)].tolist()
+    rows = found.rows[found.rows["part"].isin(["accuracy", "average"])]
+    return rows["value"][rows["name"] == level].tolist()
 
 
 def closed_form(layer: nn.Linear, x: Tensor, y: Tensor) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Audits in runs' folders: beside the scores, carried on, left aside where they are others'."""
 
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -62,8 +63,8 @@ def test_scores_stand_beside_what_is_audited(runs: Path) -> None:
 def test_audits_without_bounds_remain_readable(runs: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(run_of(runs, "CSA"), tmp_path / run_of(runs, "CSA").name)
     (file,) = folder.glob("audit-p1-*.csv")
-    rows = pd.read_csv(file, dtype={"class": str})
-    rows[rows["name"] != "certified"].to_csv(file, index=False)
+    rows = text_cells(file)
+    sign(file, rows[rows["name"] != "certified"])
     frame = read_runs(tmp_path)
     assert frame["audited"].notna().any() and "certified" not in frame
     assert list(tables.audits(frame)) == ["float32", "exact", "audited"]
@@ -122,10 +123,17 @@ def test_the_claim_is_the_strongest_attack_within_the_ball(runs: Path) -> None:
 
 
 def text_cells(file: Path) -> pd.DataFrame:
-    return pd.read_csv(file, dtype=str, keep_default_na=False)
+    rows = pd.read_csv(file, dtype=str, keep_default_na=False)
+    return rows[rows["part"] != "digest"]
 
 
-@pytest.mark.parametrize("name", ["NA", "", "nan", "01"])
+def sign(file: Path, rows: pd.DataFrame) -> None:
+    """Write an audit's rows with the digest that whole ones have."""
+    content = rows.to_csv(index=False)
+    file.write_text(f"{content}digest,{hashlib.sha256(content.encode()).hexdigest()}\n")
+
+
+@pytest.mark.parametrize("name", ["NA", "", "nan", "01", "others", "all"])
 def test_a_class_may_be_called_anything(name: str, tmp_path: Path) -> None:
     data = stripes(tmp_path / "named.npz", classes=(name, "other", "third"), train=60)
     given = {"dataset": data, "runs": str(tmp_path / "runs"), "protected_class": 0} | QUICK
@@ -135,7 +143,10 @@ def test_a_class_may_be_called_anything(name: str, tmp_path: Path) -> None:
     end = f'"a text",FGSM,{weights},{NUMERICS}'
     rows = [f"verdict,stands,{name},0,0,0.3,10,,{end}"]
     rows += [f"accuracy,audited,{name},0.75,0.5,0.9,8,,{end}"]
-    (folder / "audit-p0-0123456789.csv").write_text("\n".join([head, *rows, ""]))
+    rows += [f"average,audited,{who},0.25,0.1,0.4,20,,{end}" for who in ("others", "all")]
+    content = "\n".join([head, *rows, ""])
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    (folder / "audit-p0-0123456789.csv").write_text(f"{content}digest,{digest},,,,,,,,,,\n")
     frame = read_runs(folder.parent)
     beside = frame[frame["audited"].notna()]
     assert set(beside["class"]) == {name}
@@ -158,10 +169,41 @@ def test_an_audit_that_is_not_whole_stops_no_reading(
     rows = text_cells(file)
     own = (rows["part"] == part) & (rows["class"] == "middle") & (rows["name"] != "claimed")
     rows.loc[own, column] = cell
-    rows.to_csv(file, index=False)
+    sign(file, rows)
     assert "audited" not in read_runs(tmp_path)
     assert "audited" not in csnb.runs.read_scores([folder])
     assert kept_audits(tmp_path).empty
+
+
+def test_an_audit_of_which_a_byte_or_the_end_is_another_is_left_aside(
+    runs: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(run_of(runs, "CSA"), tmp_path / run_of(runs, "CSA").name)
+    (file,) = folder.glob("audit-p1-*.csv")
+    whole = file.read_bytes()
+    digit = whole.index(b"accuracy,audited,middle,") + len(b"accuracy,audited,middle,0.")
+    flipped = whole[:digit] + bytes([whole[digit] ^ 1]) + whole[digit + 1 :]
+    cut = whole[: whole.rindex(b"digest")]
+    for other in (flipped, cut, cut + b"digest," + b"0" * 64 + b"\n", whole[: len(whole) // 2]):
+        file.write_bytes(other)
+        assert kept_audits(tmp_path).empty and "audited" not in read_runs(tmp_path)
+    file.write_bytes(whole)
+    assert len(kept_audits(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("name", ["others", "all"])
+def test_of_a_class_called_as_a_row_of_the_audit_its_own_accuracy_is_known(
+    name: str, tmp_path: Path
+) -> None:
+    data = stripes(tmp_path / "named.npz", classes=(name, "other", "third"), train=60)
+    given = {"dataset": data, "runs": str(tmp_path / "runs"), "protected_class": name} | QUICK
+    folder = csnb.run(csnb.Experiment(method="STD", **given)).folder
+    found = audit_run(folder, images=20)
+    assert found.table().index.tolist().count(name) == 2
+    own = found.rows.query("part == 'accuracy' and name == 'audited'")["value"].item()
+    assert kept_audits(tmp_path / "runs")["audited"].tolist() == [own]
+    scores = csnb.runs.read_scores([folder])
+    assert set(scores["audited"].dropna()) == {own} and set(scores["audited_n"].dropna()) == {10}
 
 
 def test_an_audit_without_a_column_or_with_a_row_twice_stops_no_reading(
@@ -171,9 +213,9 @@ def test_an_audit_without_a_column_or_with_a_row_twice_stops_no_reading(
     (file,) = folder.glob("audit-p1-*.csv")
     whole = text_cells(file)
     for column in ("part", "name", "class", "value", "low", "n", "flagged", "claim", "weights"):
-        whole.drop(columns=column).to_csv(file, index=False)
+        sign(file, whole.drop(columns=column))
         assert "audited" not in read_runs(tmp_path) and kept_audits(tmp_path).empty
-    pd.concat([whole, whole]).to_csv(file, index=False)
+    sign(file, pd.concat([whole, whole]))
     assert "audited" not in read_runs(tmp_path) and kept_audits(tmp_path).empty
-    whole.to_csv(file, index=False)
+    sign(file, whole)
     assert "audited" in read_runs(tmp_path) and len(kept_audits(tmp_path)) == 1
