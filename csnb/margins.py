@@ -67,7 +67,8 @@ def worst_margins(
 
     ``x``: pixels (N, C, H, W) in [0, 1]; ``y``: labels (N,). ``protected``: indices of some of the
     classes, not all. ``attack``: of `ATTACKS`, climbs the margin itself; the best of all its
-    iterates and restarts counts, the clean image among them. Raises InputError.
+    iterates and restarts counts, the clean image among them. Raises InputError, for logits that
+    are not finite too.
     """
     _check(threat=threat, seed=seed)
     spec = ATTACKS.parse(attack)
@@ -88,7 +89,10 @@ def worst_margins(
             for _ in range(restarts):
                 worst.keep(model, perturb(model, images, labels, once, threat, loss=worst))
             found.append(worst.margins())
-    return torch.cat(found).cpu().numpy()
+    margins = torch.cat(found)
+    if not margins.isfinite().all():
+        raise InputError("model: gives logits that are not finite; allowed: finite ones")
+    return margins.cpu().numpy()
 
 
 class _Worst:

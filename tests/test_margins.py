@@ -123,6 +123,22 @@ def test_the_same_seed_gives_the_same_margins_and_leaves_model_and_generator_alo
 # --- the curve
 
 
+def test_logits_that_are_not_finite_have_no_margin(network) -> None:
+    model, x, y = network
+
+    class Broken(torch.nn.Module):
+        value = torch.nan
+
+        def forward(self, pixels: Tensor) -> Tensor:
+            logits = model(pixels)
+            return logits.where(torch.arange(len(logits))[:, None] > 0, self.value)
+
+    broken = Broken()
+    for broken.value in (torch.nan, torch.inf):
+        with pytest.raises(InputError, match=r"^model: gives logits that are not finite; allowed"):
+            worst_margins(broken, x, y, [1], ThreatModel(0.0), attack="FGSM")
+
+
 def test_the_curve_is_scikit_learns() -> None:
     margins, own = drawn()
     curve = protection_curve(margins, own)
