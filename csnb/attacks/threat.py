@@ -52,6 +52,10 @@ class ThreatModel:
         for name, value in _check(**vars(self)).items():
             object.__setattr__(self, name, value)
 
+    def __str__(self) -> str:
+        """For titles and tables: "eps 0.2 (pixel)"; of valid images where that is said beside."""
+        return f"eps {self.eps:.3g} ({self.space}{', l2' if self.norm == 'l2' else ''})"
+
 
 _check = checker(eps=Radius, norm=Norm, space=Space, bounded=Bounded)
 

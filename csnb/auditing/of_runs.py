@@ -102,14 +102,19 @@ def overview(audits: Mapping[str, Audit]) -> pd.DataFrame:
 
 
 def kept_audits(runs: str | Path) -> pd.DataFrame:
-    """As `overview`, of every audit that is kept with a finished run in a folder of runs."""
+    """As `overview`, of every audit that is kept with a finished run in a folder of runs.
+
+    With the run's ``dataset``, ``threat`` model, ``method`` and ``seed``.
+    """
     rows = []
     for path in run_folders(runs):
         found = inspect(path)
         if found.state == "done":
-            method = {"run": path.name, "method": found.result["parameters"]["method"]}
-            each = read_audits(path, _weights(found.result))
-            rows += [method | _summary(audit) for audit in each]
+            asked = found.result["parameters"]
+            run = {"run": path.name, "dataset": asked["dataset"]}
+            run |= {"threat": str(Experiment.of_result(found.result).threat())}
+            run |= {"method": asked["method"], "seed": asked["seed"]}
+            rows += [run | _summary(audit) for audit in read_audits(path, _weights(found.result))]
     return pd.DataFrame(rows)
 
 

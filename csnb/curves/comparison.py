@@ -14,6 +14,7 @@ from csnb.batch import run_ids
 from csnb.curves.of_runs import read_margins
 from csnb.curves.ranking import Gathered, rank
 from csnb.errors import InputError
+from csnb.experiment import Experiment
 from csnb.margins import protection
 from csnb.runs import RESULTS, inspect, read_run
 from csnb.spec import METHODS
@@ -44,10 +45,10 @@ class Comparison:
         if missing:
             raise InputError(f"sweep: no run of {missing[0]} is done; allowed: {sweep} with one")
         result = read_run(next(iter(runs[BASE].values())))
-        classes, asked = result["classes"], result["parameters"]
+        classes, threat = result["classes"], Experiment.of_result(result).threat()
         index = p if isinstance(p, int) else classes.index(p)
         named = f"{index}" if classes[index] == str(index) else f"{index} ({classes[index]})"
-        about = f"{asked['dataset']} {named}, eps {asked['eps']:.3g} ({asked['space']})"
+        about = f"{result['parameters']['dataset']} {named}, {threat}"
         return cls(runs, index, budget, about)
 
     @cached_property

@@ -124,9 +124,8 @@ class Evidence:
 
     @cached_property
     def audits(self) -> pd.DataFrame:
-        """Of every run (see `csnb.auditing.kept_audits`), ``dataset`` with it."""
-        kept = kept_audits(self.folder)
-        return kept.assign(dataset=kept["run"].str.partition("-")[0])
+        """Of every run (see `csnb.auditing.kept_audits`)."""
+        return kept_audits(self.folder)
 
 
 # --- counting
@@ -171,8 +170,11 @@ def _counted(name: str, counts: list[int], tests: pd.DataFrame | None) -> str:
 
 
 def audited(evidence: Evidence, dataset: str, *methods: str) -> list[str]:
-    """What a stronger attacker left of the class, where both methods were audited on it."""
-    rows = evidence.audits[evidence.audits["dataset"] == dataset]
+    """What a stronger attacker left of the class, where both methods were audited on it.
+
+    Of the table's runs: others have other threat models.
+    """
+    rows = evidence.audits[evidence.audits["run"].isin(list(evidence.tables[dataset].ids))]
     left = rows.pivot_table(index="class", columns="method", values="audited", sort=False)
     if not set(methods) <= set(left.columns):
         return []

@@ -52,6 +52,8 @@ def test_scores_stand_beside_what_is_audited(runs: Path) -> None:
     assert table.loc[("CSA", "middle"), "exact"] == least and len(table) == 1
     assert table["audited"].iloc[0].startswith(f"{part.loc['middle', 'value']:.3f} [")
     kept = kept_audits(runs).iloc[0]
+    told = kept[["dataset", "threat", "method", "seed"]].tolist()
+    assert told == ["stripes.npz", "eps 0.3 (normalized)", "CSA", 0]
     assert kept["audited"] == part.loc["middle", "value"] <= kept["claimed"]
     bound = rows[(rows["part"] == "accuracy") & (rows["name"] == "certified")].set_index("class")
     least = bound.loc["middle", "value"]

@@ -58,10 +58,14 @@ def test_pairs_are_counted_by_gradient_and_without_cw() -> None:
     tests = tests.assign(pair="CSE > STD", protected_class=[3, 4, 4, 4], seed=0)
     other = tests.assign(pair="CSA > STD", verdict="below")
     audits = pd.DataFrame(
-        [("CSE", "3", 0.1, "masked"), ("STD", "3", 0.4, "stands"), ("CSE", "4", 0.9, "stands")],
-        columns=["method", "class", "audited", "verdict"],
-    ).assign(dataset="mnist")
-    made = SimpleNamespace(paired=pd.concat([tests, other]), there="2 of 9")
+        [
+            ("a", "CSE", "3", 0.1, "masked"), ("b", "STD", "3", 0.4, "stands"),
+            ("c", "CSE", "4", 0.9, "stands"), ("another eps", "STD", "4", 0.0, "masked"),
+        ],
+        columns=["run", "method", "class", "audited", "verdict"],
+    )  # fmt: skip
+    ids = ["a", "b", "c", "not done"]
+    made = SimpleNamespace(paired=pd.concat([tests, other]), there="2 of 9", ids=ids)
     evidence = SimpleNamespace(tables={"mnist": made}, audits=audits)
     found = of_pair(evidence, "mnist", "CSE", "STD")
     exact, rounded, audited = found.numbers.split("; ")
