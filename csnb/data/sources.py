@@ -1,8 +1,10 @@
 """Where data sets come from: csnb's own by name, an ``.npz``, a folder, a function in a file."""
 
+import gzip
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -264,22 +266,37 @@ def _split(make: Any, folder: Path, subfolder: str, train: bool) -> Any:
 def _copy_there(make: Any, folder: Path, subfolder: str, target: Path) -> tuple[Any, list[Path]]:
     """The source that asks for no more than is lacking, and copies of what is there.
 
-    Packed files torchvision unpacks, and loads less; of MNIST's four some may be unpacked and no
-    longer packed. Copies, since it writes over what has another checksum than it knows.
+    Of MNIST's four files some may be unpacked, and packed ones are whoever packed them: Debian's
+    have other checksums than torchvision knows. Copies, since it writes over what it does not know.
     """
     if own := getattr(make, "filename", None):  # CIFAR's one archive lies beside its folder
         there = [folder / own]
     else:
-        raw = folder / subfolder / "raw"
-        bare = {n for n, _ in make.resources if (raw / n[:-3]).is_file() and not (raw / n).exists()}
-        there = [*raw.glob("*.gz"), *(raw / name[:-3] for name in bare)]
-        asked = [(name, md5) for name, md5 in make.resources if name not in bare]
+        raw, aside = folder / subfolder / "raw", target / subfolder / "raw"
+        names = {name: name.removesuffix(".gz") for name, _ in make.resources}
+        there = [raw / file for file in names.values()]
+        known = {name for name, file in names.items() if (raw / file).is_file()}
+        packed = [name for name in names if name not in known and (raw / name).is_file()]
+        known |= {name for name in packed if _unpack(raw / name, aside / names[name])}
+        asked = [(name, md5) for name, md5 in make.resources if name not in known]
         make = type(make.__name__, (make,), {"resources": asked})  # raw lies under its name
     copies = {file: target / file.relative_to(folder) for file in there if file.is_file()}
     for file, copy in copies.items():
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, copy)
     return make, list(copies.values())
+
+
+def _unpack(packed: Path, file: Path) -> bool:
+    """Whether it could be."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with gzip.open(packed) as source, file.open("wb") as target:
+            shutil.copyfileobj(source, target)
+    except (OSError, EOFError, zlib.error):
+        file.unlink()
+        return False
+    return True
 
 
 def _from_npz(file: Path, name: str) -> Dataset:

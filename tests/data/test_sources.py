@@ -433,6 +433,17 @@ def test_some_of_mnists_files_may_be_packed_and_others_not(
     assert before.items() <= after.items() and {path.name for path in tmp_path.iterdir()} == {kind}
 
 
+@pytest.mark.usefixtures("offline")
+def test_mnist_may_have_been_packed_by_somebody_else(tmp_path: Path) -> None:
+    raw = tmp_path / "MNIST" / "raw"
+    made = write_idx(raw)
+    for file in list(raw.iterdir()):  # torchvision knows other checksums
+        file.with_name(f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes()))
+        file.unlink()
+    assert load_dataset("mnist", tmp_path).y_test.tolist() == made["y_t10k"].tolist()
+    assert len(list(raw.iterdir())) == 8
+
+
 def test_what_others_put_where_a_download_failed_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
