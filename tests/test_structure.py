@@ -1,6 +1,7 @@
 """The house: rooms on floors, short lines, few public names."""
 
 import ast
+import re
 from functools import cache
 from pathlib import Path
 
@@ -91,3 +92,12 @@ def test_functions_fit_a_screen() -> None:
         if isinstance(node, ast.FunctionDef)
     }
     assert max(lengths.values()) <= 70, max(lengths, key=lengths.get)
+
+
+def test_the_tests_that_the_table_of_faults_names_are_there() -> None:
+    text = (CHECKOUT / "tests" / "faults.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([^` ]+)::(\w+)`", text))
+    assert len(named) > 100 and text.count("::") == len(re.findall(r"`[^` ]+::\w+`", text))
+    for file, name in named:
+        code = (CHECKOUT / "tests" / file).read_text(encoding="utf-8")
+        assert f"\ndef {name}(" in code, f"{file}::{name}"

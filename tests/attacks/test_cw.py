@@ -20,6 +20,16 @@ def test_cw_finds_the_distance_to_a_linear_boundary() -> None:
     assert least <= float((found - x).norm()) <= 1.1 * least
 
 
+def test_cws_default_steps_move_a_black_pixel_and_those_of_advertorch_do_not() -> None:
+    """A search starts where its tanh is flat: at a pixel's least value to six digits."""
+    model = linear(WEIGHTS, torch.tensor([0.3, 0.0]))
+    x, y = torch.zeros(1, 1, 2, 2), torch.tensor([0])  # 0.1 of the second pixel is enough
+    threat = ThreatModel(0.0)
+    moved, short = (perturb(model, x, y, spec, threat) for spec in ("CW", "CW(step_size=0.01)"))
+    assert model(moved).argmax() == 1 and 0.1 < float((moved - x).norm()) < 0.2
+    assert model(short).argmax() == 0
+
+
 def test_cw_leaves_an_image_that_it_cannot_fool_with_unchanged() -> None:
     model = linear(torch.zeros(2, 4), torch.tensor([5.0, 0.0]))  # the image does not matter to it
     x = torch.rand(2, 1, 2, 2)
