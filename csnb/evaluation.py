@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from csnb.attacks import ATTACKS, ThreatModel, perturb, warn_short
-from csnb.attacks.threat import Robust, batch_of
+from csnb.attacks.threat import Robust
 from csnb.costs import check_costs, check_protected
 from csnb.errors import InputError, shown
-from csnb.images import Images, batches, in_turn
+from csnb.images import Images, batch_of, batches, in_turn
 from csnb.models import check_answers
 from csnb.spec import Seed, Spec, check_names, checker
 from csnb.statistics import average, weighted_sum, wilson

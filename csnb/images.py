@@ -16,6 +16,8 @@ from csnb.errors import InputError, one_line
 WORKERS = 4  # processes that decode, where there are so many cores
 ALONE = 64  # so few pictures are read without them
 DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes of 16 bits a pixel
+BATCH = 256  # images at once where nothing is trained; attacks' random starts depend on it
+PIXELS = 2**22  # of a batch; large images come in smaller ones
 GREY = ("1", "L", "LA", *DEEP)
 
 
@@ -107,6 +109,11 @@ def batches(x: Tensor | Images, parts: Iterable[Tensor]) -> Iterator[Tensor]:
         yield from x.read(list(parts))
     else:
         yield from (x[part] for part in parts)
+
+
+def batch_of(x: Tensor | Images) -> int:
+    """How many of the images (N, C, H, W) are attacked, or looked at, at once."""
+    return max(1, min(BATCH, PIXELS // max(1, x.shape[1:].numel())))
 
 
 def in_turn(x: Tensor | Images, size: int) -> Iterator[Tensor]:

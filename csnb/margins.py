@@ -19,10 +19,9 @@ from scipy.special import expit, logit
 from torch import Tensor, nn
 
 from csnb.attacks import ATTACKS, ThreatModel, perturb
-from csnb.attacks.threat import batch_of
 from csnb.costs import check_protected
 from csnb.errors import InputError, one_line
-from csnb.images import Images, in_turn
+from csnb.images import Images, batch_of, in_turn
 from csnb.losses import sides
 from csnb.models import check_answers
 from csnb.models.normalized import check_images

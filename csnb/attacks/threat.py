@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor
 
-from csnb.images import Images
 from csnb.losses import cross_entropy_sum, log_odds
 from csnb.spec import Real, checker
 
@@ -23,14 +22,7 @@ Robust = Annotated[
     Field(description="image that counts: last (as the paper) or worst (the first that fools)"),
 ]
 Gradient = Literal["exact", "float32"]
-BATCH = 256  # images attacked at once where nothing is trained; random starts depend on it
-PIXELS = 2**22  # of a batch; large images come in smaller ones
 Loss = Callable[[Tensor, Tensor], Tensor]  # (logits (B, m), labels (B,)) -> sum over the batch
-
-
-def batch_of(x: Tensor | Images) -> int:
-    """How many of the images (N, C, H, W) are attacked at once."""
-    return max(1, min(BATCH, PIXELS // max(1, x.shape[1:].numel())))
 
 
 @dataclass(frozen=True)

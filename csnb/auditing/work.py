@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from csnb.attacks import ATTACKS, ThreatModel, perturb
-from csnb.attacks.threat import batch_of
 from csnb.auditing.autoattack import AUDITED
 from csnb.auditing.blind import miss
 from csnb.auditing.plan import Attack, Budget
 from csnb.errors import InputError
+from csnb.images import batch_of
 from csnb.losses import log_odds
 from csnb.margins import ATTACK, class_margin, worst_margins
 from csnb.models import Normalized

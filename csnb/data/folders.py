@@ -17,14 +17,13 @@ from torch import Tensor
 
 from csnb.data.dataset import Dataset
 from csnb.errors import InputError, choices
-from csnb.images import GREY, Images, in_turn, unreadable
+from csnb.images import GREY, Images, batch_of, in_turn, unreadable
 from csnb.spec import MOST_CLASSES
 
 SPLITS = ("train", "test")
 TEST_SHARE = 0.2  # of each class, where the folder does not say
 SPLIT_SEED = b"0"
 SHARE = 3  # images in memory may take one part of so many of what is free
-CHUNK = 32  # pictures read at once
 ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)  # EXIF
 LITTER = {"thumbs.db", "desktop.ini", "__macosx"}
 
@@ -292,7 +291,7 @@ def _order(found: Mapping[str, Mapping[str, object]]) -> object:
 def _pass(store: Images, into: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
     """Read all pictures, into memory where there is room; sums and sums of squares by channel."""
     sums, squares, at = np.zeros(store.shape[1]), np.zeros(store.shape[1]), 0
-    for images in in_turn(store, CHUNK):
+    for images in in_turn(store, batch_of(store)):
         if into is not None:
             into[at : at + len(images)] = images
         at += len(images)

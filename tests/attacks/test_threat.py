@@ -8,7 +8,7 @@ from torch import Tensor
 
 from csnb import InputError, ThreatModel
 from csnb.attacks import Loss, Target
-from csnb.attacks.threat import batch_of
+from csnb.images import batch_of
 
 
 @pytest.mark.parametrize("eps", [-0.1, math.nan, math.inf])

@@ -3,6 +3,8 @@
 import hashlib
 import os
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,7 @@ import torch
 from pictures import CLASSES, photos, stripe
 from PIL import Image
 
+import csnb
 from csnb.data import describe, folders, load_dataset
 from csnb.errors import InputError
 from csnb.images import ALONE, Images, batches, in_turn
@@ -183,6 +186,56 @@ def test_room_is_what_a_limit_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (used + 2**24, used + 2**24))
     assert 0 <= folders.room() <= 2**24 + 2**22
+
+
+LIMITED = """
+import resource, sys
+import torch
+import csnb
+
+pages = int(open("/proc/self/statm").read().split()[0])
+most = pages * resource.getpagesize() + int(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_AS, (most, most))
+data = csnb.load_dataset("photos")
+assert type(data.x_train).__name__ == "Images"
+run = csnb.run(csnb.Experiment(
+    dataset="photos", model="net.py:Net", method="ADV", epochs=1, batch_size=16, protected_class=0,
+    schedule="both", optimizer="adam", adversary="PGD(steps=1)", eps=0.1, attacks="FGSM",
+    attack_images="all", runs="runs",
+))
+print(run.folder)
+"""
+NET = """
+from torch import nn
+
+class Net(nn.Sequential):
+    def __init__(self, in_channels, num_classes):
+        first = nn.Sequential(nn.Conv2d(in_channels, 4, 8, 8), nn.ReLU(), nn.AdaptiveAvgPool2d(4))
+        super().__init__(first, nn.Flatten(), nn.Linear(64, num_classes))
+"""
+
+
+@pytest.mark.slow
+def test_a_folder_of_three_times_what_memory_allows_is_trained_on(tmp_path: Path) -> None:
+    allowed, side, many = 1400 * 2**20, 256, {"train": 2700, "test": 150}
+    random, classes = np.random.default_rng(0), ("dark", "light")
+    assert 4 * len(classes) * sum(many.values()) * 3 * side**2 >= 3 * allowed
+    for split, n in many.items():
+        for bright, name in enumerate(classes):
+            folder = tmp_path / "photos" / split / name
+            folder.mkdir(parents=True)
+            for i in range(4):
+                pixels = np.full((side, side, 3), 60 + 120 * bright, dtype=np.uint8)
+                pixels[:9, :9] = random.integers(0, 256, (9, 9, 3))
+                Image.fromarray(pixels).save(folder / f"{i}.png")
+            for i in range(4, n):
+                os.link(folder / f"{i % 4}.png", folder / f"{i}.png")
+    (tmp_path / "net.py").write_text(NET)
+    command = [sys.executable, "-c", LIMITED, str(allowed)]
+    made = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=900)
+    assert made.returncode == 0, made.stderr[-2000:]
+    scores = csnb.runs.read_scores([made.stdout.split()[-1]]).query("measure == 'accuracy'")
+    assert set(scores["total"]) == {many["test"]} and len(scores) == 4
 
 
 # --- hostile folders
