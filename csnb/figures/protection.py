@@ -68,6 +68,7 @@ def ranking(frame: pd.DataFrame, *, title: str = "") -> Figure:
         ax.hlines(rows, *ends, color=BLUE, lw=1.5)
         ax.plot(frame[name], rows, "o", color=BLUE, ms=5)
         ax.set_xlabel(f"{label}, less the base's")
+        ax.locator_params(axis="x", nbins=5)
     lost = [f" ({k} of {n} lost)" if k else "" for k, n in frame[["lost", "trainings"]].to_numpy()]
     names = [plain(name) + text for name, text in zip(frame.index, lost, strict=True)]
     panels[0].set_yticks(rows, names)
