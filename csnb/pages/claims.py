@@ -16,6 +16,7 @@ from csnb.curves import BASE, CONTROL, Comparison, signed
 from csnb.errors import InputError
 from csnb.losses import expected_cost, fuzziness
 from csnb.paper import Table, minmax, theory
+from csnb.paper.tables import accuracies, protecting
 from csnb.runs import RESULTS, inspect, read_histories, read_hits, read_weights
 
 TABLES = {"mnist": "mnist_table2", "cifar10": "cifar10_table3", "cifar100": "cifar100_table4"}
@@ -155,7 +156,7 @@ def of_pair(evidence: Evidence, dataset: str, first: str, second: str) -> Findin
     if len(rounded):
         each = [int((rounded["verdict"] == word).sum()) for word in ("above", "below", "unclear")]
         said.append(_counted("float32 gradients, as the paper's library has them", each, None))
-    said += audited(evidence, dataset, first, second)
+    said += lost(table, first, second) + audited(evidence, dataset, first, second)
     return Finding(judged(*counts), "; ".join(said))
 
 
@@ -167,6 +168,20 @@ def _counted(name: str, counts: list[int], tests: pd.DataFrame | None) -> str:
     classes, seeds = tests["protected_class"].nunique(), tests["seed"].nunique()
     gap = (tests["first"] - tests["second"]).mean()
     return f"{text} comparisons (classes: {classes}, trainings of each: {seeds}), mean {gap:+.3f}"
+
+
+def lost(table: Table, first: str, second: str) -> list[str]:
+    """Where the ``first`` method's clean recall of its class is below half of the ``second``'s."""
+    rows = accuracies(table.scores)
+    clean = protecting(rows[rows["attack"] == "clean"])
+    places = ["protected_class", "seed", "method"]
+    recall = clean.set_index(places)["value"].unstack().reindex(columns=[first, second]).dropna()
+    gone = recall[recall[first] < recall[second] / 2]
+    where = ", ".join(sorted({str(p) for p, _ in gone.index}))
+    said = (
+        f"**{first} loses the class** in {len(gone)} of {len(recall)} trainings (class {where}): "
+    )
+    return [f"{said}clean recall below half of {second}'s"] if len(gone) else []
 
 
 def audited(evidence: Evidence, dataset: str, *methods: str) -> list[str]:

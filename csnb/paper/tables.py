@@ -107,7 +107,7 @@ def compare(scores: pd.DataFrame, dataset: str) -> pd.DataFrame:
 def _ours(scores: pd.DataFrame, dataset: str) -> pd.DataFrame:
     """Accuracy over the seeds of what each run protects, of every class where it protects none."""
     rows = accuracies(scores[scores["dataset"].astype(str) == Path(dataset).name])
-    ours = _protecting(rows[rows["attack"] != "clean"])
+    ours = protecting(rows[rows["attack"] != "clean"])
     if ours.duplicated([*CELL, "seed"]).any():
         twice = ours[ours.duplicated([*CELL, "seed"])].iloc[0]
         where = f"{twice['method']} for class {twice['protected_class']}, seed {twice['seed']}"
@@ -173,7 +173,7 @@ def paired(hits: pd.DataFrame, dataset: str) -> pd.DataFrame:
     """
     places = ["attack", "protected_class", "seed"]
     own = hits["dataset"].astype(str) == Path(dataset).name
-    ours = _protecting(hits[own & (hits["attack"] != "clean")])
+    ours = protecting(hits[own & (hits["attack"] != "clean")])
     parts = []
     for first, second in ORDERINGS:
         left, right = (ours[ours["method"] == name] for name in (first, second))
@@ -198,7 +198,7 @@ def paired(hits: pd.DataFrame, dataset: str) -> pd.DataFrame:
     return frame
 
 
-def _protecting(rows: pd.DataFrame) -> pd.DataFrame:
+def protecting(rows: pd.DataFrame) -> pd.DataFrame:
     """Those of a class that the run protects, or of any where it protects none."""
     names = rows["method"].astype(str).str.partition("(")[0] if len(rows) else rows["method"]
     kept = rows[_protects(rows) | names.isin(UNPROTECTING)]

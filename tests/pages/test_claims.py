@@ -65,14 +65,19 @@ def test_pairs_are_counted_by_gradient_and_without_cw() -> None:
         columns=["run", "method", "class", "audited", "verdict"],
     )  # fmt: skip
     ids = ["a", "b", "c", "not done"]
-    made = SimpleNamespace(paired=pd.concat([tests, other]), there="2 of 9", ids=ids)
+    known = [("a", "STD", 0, 0, 0.9), ("a", "STD", 0, 1, 0.9), ("b", "CSE", 0, 0, 0.44)]
+    known += [("b", "CSE", 0, 1, 0.9), ("c", "CSE", 1, 0, 0.1), ("c", "CSE", 1, 1, 0.46)]
+    scores = pd.DataFrame(known, columns=["run", "method", "protected_class", "class", "value"])
+    scores = scores.assign(measure="accuracy", attack="clean", seed=0)
+    made = SimpleNamespace(paired=pd.concat([tests, other]), there="2 of 9", ids=ids, scores=scores)
     evidence = SimpleNamespace(tables={"mnist": made}, audits=audits)
     found = of_pair(evidence, "mnist", "CSE", "STD")
-    exact, rounded, audited = found.numbers.split("; ")
+    exact, rounded, lost, audited = found.numbers.split("; ")
     assert found.verdict == "in part"
     assert exact.startswith("exact gradients: above in 1, below in 0, unclear in 1 of 2 ")
     assert "(classes: 2, trainings of each: 1), mean +0.250" in exact
     assert rounded.endswith("above in 0, below in 1, unclear in 0 of 1")
+    assert lost.startswith("**CSE loses the class** in 1 of 2 trainings (class 0): clean recall")
     assert (
         audited
         == "left by the audit: 0.100 of CSE against 0.400 of STD (classes: 1), CSE masked in 1"
