@@ -101,7 +101,9 @@ def test_the_card_carries_an_audit_s_verdict_of_these_weights(tmp_path: Path) ->
         rows = f'verdict,stands,dog,0.01,0,0.1,1,10,,,,"Stands: 9 of 10, 1 less.",{end}'
         file = folder / f"audit-p1-{weights[:10]}.csv"
         audited = f"accuracy,audited,dog,0.9,0.8,1,9,10,,,,,{end}"
-        file.write_text("\n".join([f"{head},weights,numerics", audited, rows, ""]))
+        content = "\n".join([f"{head},weights,numerics", audited, rows, ""])
+        digest = hashlib.sha256(content.encode()).hexdigest()
+        file.write_text(f"{content}digest,{digest}\n")
         _, body = card(model_card(folder, result, (1, 2, 2), checked))
         assert ("### Audit\n\n- Stands: 9 of 10, 1 less.\n" in body) is said
         assert ("Not audited" in body) is not said
