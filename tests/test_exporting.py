@@ -1,5 +1,6 @@
 """What a run leaves for those who have no csnb: files that answer as it does, and a card."""
 
+import hashlib
 import json
 import shutil
 import subprocess
