@@ -26,7 +26,15 @@ def project() -> Path:
     the same root.
     """
     here = Path.cwd()
-    return next((f for f in (here, *here.parents) if any((f / m).exists() for m in MARKS)), here)
+    return next((f for f in (here, *here.parents) if any(_there(f / m) for m in MARKS)), here)
+
+
+def _there(place: Path) -> bool:
+    """Whether this user sees it: a folder above may be another's."""
+    try:
+        return place.exists()
+    except PermissionError:
+        return False
 
 
 def read_file(file: Path) -> bytes:

@@ -655,7 +655,7 @@ TABLE: list[tuple[str, dict | tuple, str | None]] = [
         ("y_train", Y.astype(bool), "bool"), ("y_train", Y.astype(str), "y_train"),
         ("y_train", Y[:, None], "(12, 1)"), ("y_train", Y[:0], "y_train"),
         ("y_test", Y[:6] + 1, "3"),
-        ("y_train", np.where(Y, Y, 2**63).astype(np.uint64), "y_train"),
+        ("y_train", np.where(Y, Y.astype(np.uint64), np.uint64(2**63)), "y_train"),
         ("classes", np.array(["a", "a", "b"]), "classes"), ("classes", np.array(["a"]), "labels"),
         ("classes", np.arange(6001), "6001"), ("classes", np.array("a"), "classes"),
         ("y_train", Y.astype(np.int8), RIGHT), ("x_train", PIXELS.astype(np.float16), RIGHT),

@@ -21,6 +21,7 @@ from csnb import Experiment, InputError, find_or_run, read_run, read_runs
 from csnb.__main__ import main
 from csnb.batch import make_plan
 from csnb.models import LeNet
+from csnb.paths import project
 from csnb.runs import (
     Stage,
     inspect,
@@ -444,6 +445,20 @@ def test_inputs_that_another_user_may_not_read_are_no_fault(
                 assert inspect(case.run).state == "done", place
         finally:
             place.chmod(0o755)
+
+
+def test_a_folder_below_one_that_may_not_be_looked_into_is_its_own_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = tmp_path / "locked" / "inner"
+    inner.mkdir(parents=True)
+    monkeypatch.chdir(inner)
+    inner.parent.chmod(0)
+    try:
+        with unprivileged():
+            assert project() == inner
+    finally:
+        inner.parent.chmod(0o755)
 
 
 def test_looking_needs_no_right_to_write(
