@@ -84,7 +84,7 @@ def cifar100(root: Path) -> Dataset:
 def textile(
     root: Path,
     *,
-    size: Annotated[Count, Field(ge=12, le=250, description="pixels a side, of 250")] = 128,
+    size: Annotated[Count, Field(ge=12, le=250, description="pixels a side, of 250")] = 250,
 ) -> Dataset:
     """2,000 simulated textiles: nominal, with a global or with a local defect."""
     try:

@@ -666,7 +666,7 @@ def test_a_root_that_is_a_file_is_refused_and_kept(tmp_path: Path, name: str) ->
 
 
 @pytest.mark.usefixtures("offline")
-@pytest.mark.parametrize("name", ["digits", *DOWNLOADABLE])
+@pytest.mark.parametrize("name", ["digits", "textile", *DOWNLOADABLE])
 def test_what_is_not_at_hand_is_described_without_network(tmp_path: Path, name: str) -> None:
     known = describe(name, tmp_path / "nowhere")
     assert (list(known.classes), known.digests) == (KNOWN[name]["classes"], KNOWN[name]["digests"])
