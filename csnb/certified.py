@@ -79,23 +79,26 @@ def identity(attack: str | Spec) -> str:
 
 
 def certified_score(
-    pairs: np.ndarray, y: np.ndarray, *, classes: Sequence[str], costs: np.ndarray
+    safe: np.ndarray, y: np.ndarray, *, classes: Sequence[str], costs: np.ndarray
 ) -> pd.DataFrame:
-    """Scores of `certified_pairs` (N, m), labels ``y`` (N,), in the columns of `csnb.score`.
+    """Scores of what images are ``safe`` from, (N, m) bool, in the columns of `csnb.score`.
 
-    ``attack``: "certified". ``measure``: ``accuracy`` of each class (share of its images that no
-    attack makes another), their ``average``; ``robust_error`` and ``robust_cost`` as Zhang and
-    Evans 2019 count them: of the images of classes that can be mistaken at a cost, the share
-    that is not safe from such a mistake, and the mean sum of the costs of all mistakes that are not
-    ruled out. ``costs``: any (m, m), predicted by true. Raises InputError.
+    ``safe``: where no attack makes class j of the image, as where `certified_pairs` are above 0.
+    ``y``: labels (N,). ``attack``: "certified". ``measure``: ``accuracy`` of each class (share of
+    its images that no attack makes another), their ``average``; ``robust_error`` and
+    ``robust_cost`` as Zhang and Evans 2019 count them: of the images of classes that can be
+    mistaken at a cost, the share that is not safe from such a mistake, and the mean sum of the
+    costs of all mistakes that are not ruled out. ``costs``: any (m, m), predicted by true. Raises
+    InputError.
     """
     y, costs = np.asarray(y), check_costs(costs, len(classes))
-    if pairs.shape != (len(y), len(classes)) or not len(y):
+    safe = np.asarray(safe)
+    if safe.shape != (len(y), len(classes)) or safe.dtype != bool or not len(y):
         raise InputError(
-            f"pairs: shaped {pairs.shape}; allowed: ({len(y)}, {len(classes)}), an image or more"
+            f"safe: {safe.dtype} shaped {safe.shape}; "
+            f"allowed: bool ({len(y)}, {len(classes)}), an image or more"
         )
-    safe = (pairs > 0).all(1)
-    total, held = np.bincount(y, minlength=len(classes)), np.bincount(y[safe])
+    total, held = np.bincount(y, minlength=len(classes)), np.bincount(y[safe.all(1)])
     held = np.pad(held, (0, len(classes) - len(held)))
     seen = np.flatnonzero(total)
     rows = [_row("accuracy", held[i], total[i]) | {"class": classes[i]} for i in seen]
@@ -103,7 +106,7 @@ def certified_score(
         low, high = average(held / total, total)
         ends = {"value": (held / total).mean(), "low": low, "high": high}
         rows.append(_row("average", held.sum(), total.sum()) | ends)
-    charged = ((pairs <= 0) * costs.T[y]).sum(1)[costs.max(0)[y] > 0]
+    charged = (~safe * costs.T[y]).sum(1)[costs.max(0)[y] > 0]
     if n := len(charged):
         rows.append(_row("robust_error", (charged > 0).sum(), n))
         levels, counts = np.unique(charged[charged > 0], return_counts=True)

@@ -10,7 +10,7 @@ from making import QUICK, images, lenet, linear, stripes
 import csnb
 from csnb import Experiment, InputError, ThreatModel, certified_margins, read_margins, read_run
 from csnb.certified import _outward, certified_pairs, certified_score
-from csnb.curves import read_pairs, verdict
+from csnb.curves import read_safe, verdict
 from csnb.margins import protection, worst_margins
 
 WEAK = "PGD(steps=3, step_size=0)"
@@ -69,7 +69,7 @@ COSTS = np.array([[0, 5.0, 0], [1, 0, 0], [3, 2, 0]])  # nothing that class 2 is
 
 
 def test_scores_by_hand() -> None:
-    frame = certified_score(PAIRS, LABELS, classes=["a", "b", "c"], costs=COSTS)
+    frame = certified_score(PAIRS > 0, LABELS, classes=["a", "b", "c"], costs=COSTS)
     assert set(frame["attack"]) == {"certified"}
     values = frame.set_index(["measure", "class"])["value"]
     assert [values["accuracy", c] for c in "abc"] == [0.5, 0, 1] and values["average", ""] == 0.5
@@ -84,7 +84,7 @@ def test_scores_by_hand() -> None:
 def test_a_binary_task_of_one_pair_is_an_error_of_its_seed_class_alone() -> None:
     pair = np.zeros((3, 3))
     pair[2, 1] = 1.0  # Zhang and Evans' 1 -> 2: rows here are what is predicted
-    frame = certified_score(PAIRS, LABELS, classes=["a", "b", "c"], costs=pair)
+    frame = certified_score(PAIRS > 0, LABELS, classes=["a", "b", "c"], costs=pair)
     rows = frame.set_index("measure").loc[["robust_error", "robust_cost"]]
     assert rows["value"].tolist() == [1, 1] and rows["total"].tolist() == [2, 2]
 
@@ -94,13 +94,13 @@ def test_costs_lie_in_their_interval(safe: int) -> None:
     y, classes = np.arange(12) % 3, ["a", "b", "c"]
     pairs = np.where(np.eye(3, dtype=bool)[y], np.inf, -1.0)
     pairs[:safe] = np.inf
-    frame = certified_score(pairs, y, classes=classes, costs=csnb.protect(3, 1))
+    frame = certified_score(pairs > 0, y, classes=classes, costs=csnb.protect(3, 1))
     row = frame.set_index("measure").loc["robust_cost"]
     assert row["low"] <= row["value"] <= row["high"] and (row["high"] > 0) and row["low"] >= 0
 
 
 def test_without_a_dear_mistake_there_is_no_cost_to_speak_of() -> None:
-    frame = certified_score(PAIRS, LABELS, classes=["a", "b", "c"], costs=np.zeros((3, 3)))
+    frame = certified_score(PAIRS > 0, LABELS, classes=["a", "b", "c"], costs=np.zeros((3, 3)))
     assert set(frame["measure"]) == {"accuracy", "average"}
 
 
@@ -123,8 +123,10 @@ def test_what_cannot_be_certified_is_refused_in_one_line(call, says: str) -> Non
 
 
 def test_pairs_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(InputError, match=r"pairs: shaped \(5, 3\); allowed: \(4, 3\)"):
-        certified_score(PAIRS, LABELS[:4], classes=["a", "b", "c"], costs=COSTS)
+    with pytest.raises(InputError, match=r"safe: bool shaped \(5, 3\); allowed: bool \(4, 3\)"):
+        certified_score(PAIRS > 0, LABELS[:4], classes=["a", "b", "c"], costs=COSTS)
+    with pytest.raises(InputError, match=r"safe: float64 shaped"):
+        certified_score(PAIRS, LABELS, classes=["a", "b", "c"], costs=COSTS)
 
 
 @pytest.fixture(scope="module")
@@ -155,14 +157,16 @@ def test_they_are_kept_beside_the_attacked_ones_and_the_run_stays_done(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bound, own = read_margins(folder, attack="certified")
-    pairs, labels = read_pairs(folder)
+    safe, labels = read_safe(folder)
     attacked, _ = read_margins(folder, attack=WEAK)
     assert np.where(own, attacked >= bound, attacked <= bound).all()
-    assert len(list(folder.glob("margins-p1-*.npy"))) == 2 and list(folder.glob("pairs-*.npy"))
+    np.testing.assert_array_equal(bound[own] > 0, safe[own].all(1))
+    assert (bound[~own & safe[:, 1]] < 0).all() and safe.any() and not safe.all()
+    assert len(list(folder.glob("margins-p1-*.npy"))) == 2 and list(folder.glob("safe-*.npy"))
     for name in ("certified_margins", "certified_pairs"):
         monkeypatch.setattr(f"csnb.curves.of_runs.{name}", lambda *args: 1 / 0)
     np.testing.assert_array_equal(read_margins(folder, attack="certified")[0], bound)
-    np.testing.assert_array_equal(read_pairs(folder)[0], pairs)
+    np.testing.assert_array_equal(read_safe(folder)[0], safe)
     assert read_run(folder) and labels.tolist() == (np.arange(30) % 3).tolist()
     both = [protection(m, own, budgets=[0.1]) for m in (bound, attacked)]
     assert (both[0]["value"] <= both[1]["value"]).all()

@@ -1,10 +1,10 @@
 """The protection curves of runs: read, judged against adversarial training, ranked, compared."""
 
 from csnb.curves.comparison import BASE, CONTROL, Comparison
-from csnb.curves.of_runs import baseline, read_margins, read_pairs, verdict
+from csnb.curves.of_runs import baseline, read_margins, read_safe, verdict
 from csnb.curves.ranking import rank, recommendation, signed
 
 __all__ = [
-    "BASE", "CONTROL", "Comparison", "baseline", "rank", "read_margins", "read_pairs",
+    "BASE", "CONTROL", "Comparison", "baseline", "rank", "read_margins", "read_safe",
     "recommendation", "signed", "verdict",
 ]  # fmt: skip

@@ -3,6 +3,7 @@
 Their margins are kept beside the runs' predictions.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from csnb.paths import expand
 from csnb.pretrained import load_model, run_data
 from csnb.runner import Run, find_or_run
 from csnb.runs import read_run
-from csnb.runs.kept import keep, kept_margins, pairs_file, read_kept
+from csnb.runs.kept import keep, kept_margins, read_kept, safe_file
 
 
 def read_margins(
@@ -77,22 +78,24 @@ def baseline(run: Run) -> Run | Path:
     return run if same else find_or_run(experiment)
 
 
-def read_pairs(run: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """`csnb.certified.certified_pairs` (N, m) of a finished run's test images, and their labels.
+def read_safe(run: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """Which classes no attack makes of each of a finished run's test images, (N, m) bool; labels.
 
-    As `read_margins` does, from the run's folder, where they are kept. Raises InputError.
+    See `csnb.certified.certified_pairs`. Kept in the run's folder, as bits. Raises InputError.
     """
     folder = expand(run, "run")
     result = read_run(folder)
     with np.load(folder / "predictions.npz") as arrays:
         labels = arrays["labels"]
-    file = pairs_file(folder, result["sha256"]["model.safetensors"])
-    pairs = read_kept(file, (len(labels), len(result["classes"])))
-    if pairs is None:
+    file = safe_file(folder, result["sha256"]["model.safetensors"])
+    shape = len(labels), len(result["classes"])
+    number = math.prod(shape)
+    bits = read_kept(file, (-(-number // 8),), np.uint8)
+    if bits is None:
         e, network, x, y = _again(folder, result)
-        pairs = certified_pairs(network, x, y, e.threat())
-        keep(file, pairs)
-    return pairs, labels
+        bits = np.packbits(certified_pairs(network, x, y, e.threat()) > 0)
+        keep(file, bits)
+    return np.unpackbits(bits, count=number).reshape(shape).astype(bool), labels
 
 
 def _again(

@@ -39,33 +39,35 @@ def kept_margins(
     return file, own, read_kept(file, own.shape)
 
 
-def pairs_file(folder: Path, weights: str) -> Path:
-    """Where the certified bounds against each class lie. ``weights``: as above."""
-    return folder / f"pairs-{_key([weights, NUMERICS])}.npy"
+def safe_file(folder: Path, weights: str) -> Path:
+    """Where it lies which classes no attack can make of each image. ``weights``: as above."""
+    return folder / f"safe-{_key([weights, NUMERICS])}.npy"
 
 
 def _key(content: list[object]) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:10]
 
 
-def read_kept(file: Path, shape: tuple[int, ...]) -> np.ndarray | None:
-    """The margins or bounds of this shape in ``file``, if it holds them."""
+def read_kept(
+    file: Path, shape: tuple[int, ...], dtype: type[np.generic] = np.float32
+) -> np.ndarray | None:
+    """The array of this shape and ``dtype`` in ``file``, if it holds it and no -inf."""
     try:
         content = read_file(file)
         packed, digest = content[:-DIGEST], content[-DIGEST:]
         if hashlib.sha256(packed).digest() != digest:
             return None
-        margins = np.load(io.BytesIO(packed), allow_pickle=False)
+        array = np.load(io.BytesIO(packed), allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
-    fit = margins.shape == shape and margins.dtype == np.float32
-    return margins if fit and (margins > -np.inf).all() else None
+    fit = array.shape == shape and array.dtype == dtype
+    return array if fit and (array > -np.inf).all() else None
 
 
-def keep(file: Path, margins: np.ndarray) -> None:
-    """Keep margins or bounds, where that can be written."""
+def keep(file: Path, array: np.ndarray) -> None:
+    """Keep an array, where that can be written."""
     packed = io.BytesIO()
-    np.save(packed, margins.astype(np.float32))
+    np.save(packed, array)
     with suppress(OSError):  # somebody else's folder is read all the same
         content = packed.getvalue()
         write_atomically(file, content + hashlib.sha256(content).digest())
