@@ -1,6 +1,7 @@
 """Pictures in files, as a data set's images: read, decoded and forgotten batch by batch."""
 
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
@@ -17,7 +18,8 @@ WORKERS = 4  # processes that decode, where there are so many cores
 ALONE = 64  # so few pictures are read without them
 DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes of 16 bits a pixel
 BATCH = 256  # images at once where nothing is trained; attacks' random starts depend on it
-PIXELS = 2**22  # of a batch; large images come in smaller ones
+# of a batch, large images come in smaller ones: more leave a processor's caches, at half the speed
+PIXELS = defaultdict(lambda: 2**22, cpu=BATCH * 3 * 32 * 32)
 GREY = ("1", "L", "LA", *DEEP)
 
 
@@ -113,7 +115,7 @@ def batches(x: Tensor | Images, parts: Iterable[Tensor]) -> Iterator[Tensor]:
 
 def batch_of(x: Tensor | Images) -> int:
     """How many of the images (N, C, H, W) are attacked, or looked at, at once."""
-    return max(1, min(BATCH, PIXELS // max(1, x.shape[1:].numel())))
+    return max(1, min(BATCH, PIXELS[x.device.type] // max(1, x.shape[1:].numel())))
 
 
 def in_turn(x: Tensor | Images, size: int) -> Iterator[Tensor]:

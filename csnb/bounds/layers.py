@@ -217,11 +217,13 @@ class BatchNorm(Affine):
         return shift + bias, shift.abs() + bias.abs()
 
 
+# of images so high and wide: kernel, stride and padding, (height, width) each
+Window = Callable[[Sequence[int]], tuple[Sequence[int], Sequence[int], Sequence[int]]]
+
+
 @dataclass(frozen=True)
 class AveragePool(Affine):
-    """``window``: of images so high and wide, the kernel, stride and padding."""
-
-    window: Callable[[Sequence[int]], tuple[Sequence[int], Sequence[int], Sequence[int]]]
+    window: Window
 
     def map(self, z: Tensor, weights: Weights = lambda w: w) -> Tensor:
         kernel, stride, padding = self.window(z.shape[2:])
@@ -295,14 +297,10 @@ class ReLU(Layer):
 
 @dataclass(frozen=True)
 class MaxPool(Layer):
-    """``kernel``, ``stride`` and ``padding``: (height, width)."""
-
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    padding: tuple[int, int]
+    window: Window
 
     def forward(self, *boxes: Box, unit: float) -> Box:
-        settings = (self.kernel, self.stride, self.padding)
+        settings = self.window(boxes[0].low.shape[2:])
         return Box(max_pool2d(boxes[0].low, *settings), max_pool2d(boxes[0].high, *settings))
 
     def back(self, a: Tensor, *boxes: Box) -> tuple[list[Tensor], Tensor | float]:
@@ -319,17 +317,17 @@ class MaxPool(Layer):
 
     def _windows(self, z: Tensor) -> Tensor:
         """(B, C, H', W', inputs of a window)."""
-        (up, left), (height, width) = self.padding, self.kernel
+        kernel, stride, (up, left) = self.window(z.shape[2:])
         padded = pad(z, (left, left, up, up), value=-torch.inf)
-        rows = padded.unfold(2, height, self.stride[0])
-        return rows.unfold(3, width, self.stride[1]).flatten(4)
+        rows = padded.unfold(2, kernel[0], stride[0])
+        return rows.unfold(3, kernel[1], stride[1]).flatten(4)
 
     def _spread(self, a: Tensor, winner: Tensor, shape: torch.Size) -> Tensor:
         """Coefficients (B, K, C, H', W') to where the winners stand, (B, K, *shape)."""
-        up, left = self.padding
-        top = torch.arange(winner.shape[2], device=a.device)[:, None] * self.stride[0] - up
-        side = torch.arange(winner.shape[3], device=a.device) * self.stride[1] - left
-        row, column = top + winner // self.kernel[1], side + winner % self.kernel[1]
+        (_, width), stride, (up, left) = self.window(shape[1:])
+        top = torch.arange(winner.shape[2], device=a.device)[:, None] * stride[0] - up
+        side = torch.arange(winner.shape[3], device=a.device) * stride[1] - left
+        row, column = top + winner // width, side + winner % width
         place = (row * shape[2] + column).flatten(2)[:, None]
         coefficients = a.expand(len(winner), -1, -1, -1, -1).flatten(3)
         found = a.new_zeros(*coefficients.shape[:3], shape[1] * shape[2])
@@ -401,8 +399,8 @@ def _flatten(module: nn.Flatten) -> list[Layer]:
 def _max_pool(module: nn.MaxPool2d) -> list[Layer]:
     if module.ceil_mode or module.return_indices or _pair(module.dilation) != (1, 1):
         raise refused("MaxPool2d with ceil_mode, indices or dilation")
-    settings = (module.kernel_size, module.stride, module.padding)
-    return [MaxPool(*map(_pair, settings))]
+    kernel, stride, padding = map(_pair, (module.kernel_size, module.stride, module.padding))
+    return [MaxPool(lambda sides: (kernel, stride, padding))]
 
 
 @rule(nn.AvgPool2d)
@@ -416,16 +414,29 @@ def _average_pool(module: nn.AvgPool2d) -> list[Layer]:
 
 
 @rule(nn.AdaptiveAvgPool2d)
-def _adaptive_pool(module: nn.AdaptiveAvgPool2d) -> list[Layer]:
+def _adaptive_average_pool(module: nn.AdaptiveAvgPool2d) -> list[Layer]:
+    return [AveragePool(_even(module))]
+
+
+@rule(nn.AdaptiveMaxPool2d)
+def _adaptive_max_pool(module: nn.AdaptiveMaxPool2d) -> list[Layer]:
+    if module.return_indices:
+        raise refused("AdaptiveMaxPool2d with indices")
+    return [MaxPool(_even(module))]
+
+
+def _even(module: nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d) -> Window:
+    """Windows of one size, that do not overlap."""
+
     def window(sides: Sequence[int]) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
         wanted = _pair(module.output_size)
         out = [side if want is None else want for side, want in zip(sides, wanted, strict=True)]
         if any(side % want for side, want in zip(sides, out, strict=True)):
-            raise refused(f"AdaptiveAvgPool2d from {tuple(sides)} to {tuple(out)}")
+            raise refused(f"{type(module).__name__} from {tuple(sides)} to {tuple(out)}")
         kernel = [side // want for side, want in zip(sides, out, strict=True)]
         return kernel, kernel, (0, 0)
 
-    return [AveragePool(window)]
+    return window
 
 
 def _pair(value: Any) -> tuple[Any, Any]:

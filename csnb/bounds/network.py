@@ -158,7 +158,7 @@ class _Tracer(fx.Tracer):
 MODULES: Mapping[Any, type[nn.Module]] = {  # what a function or a method of tensors is, too
     **dict.fromkeys((torch.relu, F.relu, "relu", "relu_"), nn.ReLU),
     F.max_pool2d: nn.MaxPool2d, F.avg_pool2d: nn.AvgPool2d,
-    F.adaptive_avg_pool2d: nn.AdaptiveAvgPool2d,
+    F.adaptive_avg_pool2d: nn.AdaptiveAvgPool2d, F.adaptive_max_pool2d: nn.AdaptiveMaxPool2d,
 }  # fmt: skip
 SUMS = (torch.add, operator.add, operator.iadd, "add", "add_")
 SHAPES = (torch.flatten, "flatten", "reshape", "view")

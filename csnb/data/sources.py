@@ -117,7 +117,7 @@ def load_dataset(name: str | Path, root: str | Path | None = None, image_size: i
     """
     name = str(name) if isinstance(name, Path) else name
     file = data_path(name, root)
-    _check_size(name, file, image_size)
+    _check_size(name, root, file, image_size)
     if file is not None:
         if file.is_dir():
             return folder_dataset(file, image_size)
@@ -154,9 +154,11 @@ def data_path(name: str, root: str | Path | None = None) -> Path | None:
     return next((place.absolute() for place in places if place.is_dir()), None)
 
 
-def _check_size(name: str, file: Path | None, image_size: int) -> None:
+def _check_size(name: str, root: str | Path | None, file: Path | None, image_size: int) -> None:
     """Raises InputError where pictures of one size are to be scaled."""
     if image_size and (file is None or not file.is_dir()):
+        if file is None:
+            find_source(name, root)  # a folder that is not there is unknown, which says more
         raise InputError(
             f"image_size: {image_size} with dataset {name}; allowed: 0, or a folder of pictures"
         )
@@ -193,7 +195,7 @@ def describe(name: str, root: str | Path | None = None, image_size: int = 0) -> 
     """
     root = data_folder(root)
     file = data_path(name, root)
-    _check_size(name, file, image_size)
+    _check_size(name, root, file, image_size)
     if file is not None and file.is_dir():
         found = listing(file, image_size)
         return Description(found.classes, found.digests, found.counts())

@@ -22,7 +22,7 @@ class ConvPoolReLU(nn.Conv2d):
 
 @rule(ConvPoolReLU)
 def _parts(module: ConvPoolReLU) -> list[Layer]:
-    return [Conv(module), MaxPool((2, 2), (2, 2), (0, 0)), ReLU()]
+    return [Conv(module), MaxPool(lambda sides: ((2, 2), (2, 2), (0, 0))), ReLU()]
 
 
 class LeNet(nn.Module):

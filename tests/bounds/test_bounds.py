@@ -56,6 +56,10 @@ BODIES = {
         nn.Conv2d(1, 2, 3, padding=2), nn.MaxPool2d(2, 1, 1), nn.AvgPool2d((2, 1), 1, (1, 0)),
         nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 3),
     ],
+    "largest": lambda: [
+        nn.Conv2d(1, 2, (1, 2), padding=(1, 0)), nn.AdaptiveMaxPool2d((2, None)), nn.ReLU(),
+        nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(2, 3),
+    ],
     "residual": lambda: [
         nn.Conv2d(1, 2, 1), nn.Dropout(0.5), Residual(), nn.Flatten(), nn.Linear(8, 3)
     ],

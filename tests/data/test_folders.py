@@ -136,6 +136,8 @@ def test_image_size_scales_all_to_one(tmp_path: Path) -> None:
     colour = torch.tensor([10, 20, 30]).view(3, 1, 1) / 255
     every = torch.cat([data.x_train, data.x_test])
     assert sum(torch.allclose(x, colour.expand(3, 16, 16), atol=1e-6) for x in every) == 1
+    with pytest.raises(InputError, match="dataset: 'photoz' is unknown"):
+        load_dataset("photoz", image_size=16)
     with pytest.raises(InputError, match="image_size: 16 with dataset digits; allowed: 0"):
         load_dataset("digits", image_size=16)
 
