@@ -74,9 +74,15 @@ def test_a_step_of_0_follows_eps_and_any_other_is_as_given() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "size"),
-    [((1, 28, 28), 256), ((3, 64, 64), 256), ((3, 224, 224), 27), ((3, 4096, 4096), 1)],
-)
-def test_large_images_come_in_smaller_batches(shape: tuple[int, ...], size: int) -> None:
-    """2^22 numbers at most, of the images whole; of those of the paper 256, as ever."""
-    assert batch_of(torch.empty(5, *shape, device="meta")) == size
+    ("shape", "on_cpus", "elsewhere"),
+    [
+        ((1, 28, 28), 256, 256), ((3, 32, 32), 256, 256), ((3, 64, 64), 64, 256),
+        ((3, 224, 224), 5, 27), ((3, 4096, 4096), 1, 1),
+    ],
+)  # fmt: skip
+def test_large_images_come_in_smaller_batches(
+    shape: tuple[int, ...], on_cpus: int, elsewhere: int
+) -> None:
+    """Of those of the paper 256, as ever; of larger ones as many numbers, on a GPU 2^22."""
+    assert batch_of(torch.empty(0, *shape)) == on_cpus
+    assert batch_of(torch.empty(5, *shape, device="meta")) == elsewhere
