@@ -40,7 +40,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.slow
 def test_your_own_images(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code, given = part("Your own images")
-    assert given == {"dataset": "photos", "image_size": "64", "protected_class": "cat"}
+    shown = {"dataset": "photos", "image_size": "64", "protected_class": "cat", "eps": "2/255"}
+    assert given == shown
     whole = csnb.run
     quick = lambda e: whole(csnb.Experiment(**e.model_dump() | QUICK))  # noqa: E731
     monkeypatch.setattr(csnb, "run", quick, raising=False)
@@ -57,7 +58,7 @@ def test_your_own_model_through_the_notebook(here: Path) -> None:
     papermill.execute_notebook(
         NOTEBOOKS / "own_images.ipynb", here / "out.ipynb", asked, progress_bar=False
     )
-    (folder,) = (here / "runs").glob("photos-CSA-p0-*")
+    (folder,) = (here / "runs").glob("photos-ADV-p0-*")
     assert csnb.load_model(folder).body.last.in_features == 1024
     assert (here / "taken" / "README.md").is_file()
 
