@@ -117,12 +117,13 @@ def load_dataset(name: str | Path, root: str | Path | None = None, image_size: i
     """
     name = str(name) if isinstance(name, Path) else name
     file = data_path(name, root)
-    _check_size(name, root, file, image_size)
-    if file is not None:
+    source = find_source(name, root) if file is None else None
+    _check_size(name, file, image_size)
+    if source is None:
         if file.is_dir():
             return folder_dataset(file, image_size)
         return _from_npz(file, Path(name).stem)
-    made = find_source(name, root)(data_folder(root))
+    made = source(data_folder(root))
     if not isinstance(made, Dataset):
         raise InputError(f"dataset: {name} gives a {type(made).__name__}; allowed: csnb.Dataset")
     return made
@@ -154,11 +155,9 @@ def data_path(name: str, root: str | Path | None = None) -> Path | None:
     return next((place.absolute() for place in places if place.is_dir()), None)
 
 
-def _check_size(name: str, root: str | Path | None, file: Path | None, image_size: int) -> None:
+def _check_size(name: str, file: Path | None, image_size: int) -> None:
     """Raises InputError where pictures of one size are to be scaled."""
     if image_size and (file is None or not file.is_dir()):
-        if file is None:
-            find_source(name, root)  # a folder that is not there is unknown, which says more
         raise InputError(
             f"image_size: {image_size} with dataset {name}; allowed: 0, or a folder of pictures"
         )
@@ -195,13 +194,13 @@ def describe(name: str, root: str | Path | None = None, image_size: int = 0) -> 
     """
     root = data_folder(root)
     file = data_path(name, root)
-    _check_size(name, root, file, image_size)
+    source = find_source(name, root) if file is None else None
+    _check_size(name, file, image_size)
     if file is not None and file.is_dir():
         found = listing(file, image_size)
         return Description(found.classes, found.digests, found.counts())
     if file is not None:
         return _loaded(name, str(root), _state([file]))
-    source = find_source(name, root)
     folder = root / FOLDERS.get(name, "no files")
     if name in KNOWN and not folder.is_dir():
         return Description(tuple(KNOWN[name]["classes"]), KNOWN[name]["digests"])
