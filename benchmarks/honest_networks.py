@@ -5,7 +5,7 @@
 Eight LeNets are committed runs (MNIST, pixels, eps 0.2, class 8): adversarial training, with
 costs, with class weights. Two narrow ResNet18s are trained here, on 5,000 images of CIFAR-10. An
 honest network is not masked and its answers can be audited; whether it stands or is overstated by a
-few points is a matter of its claim, which is made by a weak attack and, of LeNets, by a strong one.
+few points is a matter of its claim, which is made by a weak attack and by a strong one.
 Writes honest_networks.csv.
 """
 
@@ -61,8 +61,9 @@ def resnets() -> Iterator[tuple[str, str, Audit]]:
             model, data.x_train[:5000], data.y_train[:5000], method=method,
             costs=csnb.protect(10, 0), protected=[0], recipe=RECIPE, threat=THREAT, seed=0,
         )  # fmt: skip
-        settings = {"claim": CLAIMS[0], "images": IMAGES["resnet18(width=8)"]}
-        yield f"{method} 0", CLAIMS[0], audit(model.eval(), data, THREAT, 0, **settings)
+        settings = {"protected": 0, "images": IMAGES["resnet18(width=8)"]}
+        for claim in CLAIMS:
+            yield f"{method} 0", claim, audit(model.eval(), data, THREAT, claim=claim, **settings)
 
 
 def main() -> None:
