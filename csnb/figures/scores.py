@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from csnb.figures.style import BLUE, GREY, ORANGE, STYLES, caption, new_axes, plain
 
 UPRIGHT = 10  # characters of an attack's name that stands upright
+LEAST_SPAN = 0.05  # of differences of accuracy: smaller ones stay pale
 
 
 def cost_matrix(
@@ -42,7 +43,8 @@ def robustness_heatmap(table: pd.DataFrame, *, title: str = "", ax: Axes | None 
 def differences(comparison: pd.DataFrame, *, title: str = "", ax: Axes | None = None) -> Axes:
     """Ours less the published accuracy of each cell of `csnb.paper.compare`.
 
-    "=" where the 95 % interval of the difference holds 0, blank where there is no run.
+    "=" where the 95 % interval of the difference holds 0, blank where there is no run. The colours
+    end at the largest difference.
     """
     cells = comparison[comparison["published"].notna()]
     place = {"index": ["attack", "method"], "columns": "protected_class"}
@@ -50,8 +52,9 @@ def differences(comparison: pd.DataFrame, *, title: str = "", ax: Axes | None = 
     texts = cells["difference"].map("{:+.2f}".format).mask(cells["verdict"] == "agrees", "=")
     texts = cells.assign(text=texts.mask(cells["ours"].isna(), "")).pivot(**place, values="text")
     ax = new_axes(ax, 3 + 0.55 * gaps.shape[1], 1.5 + 0.26 * gaps.shape[0], title)
+    most = np.fmax(gaps.abs().max().max(), LEAST_SPAN)  # the former is NaN where there is no run
     sns.heatmap(
-        gaps, annot=texts, fmt="", cmap="PuOr", vmin=-1, vmax=1, ax=ax,
+        gaps, annot=texts, fmt="", cmap="PuOr", vmin=-most, vmax=most, ax=ax,
         annot_kws={"size": 8}, cbar_kws={"label": "accuracy, ours - published"},
         yticklabels=[f"{attack}  {method}" for attack, method in gaps.index],
     )  # fmt: skip

@@ -72,6 +72,13 @@ def test_differences_write_each_gap_once_and_say_of_how_many_images() -> None:
     assert [line.get_ydata()[0] for line in ax.lines] == [0, 2]
 
 
+def test_colours_of_differences_end_at_the_largest_and_exist_without_any() -> None:
+    made, none = comparison(), comparison().assign(difference=np.nan)
+    made.loc[2, "difference"] = -0.4
+    assert figures.differences(made).collections[0].get_clim() == (-0.4, 0.4)
+    assert figures.differences(none).collections[0].get_clim() == (-0.05, 0.05)
+
+
 def test_per_class_shows_each_accuracy_and_the_protected_class_in_its_own_colour() -> None:
     cells = [("clean", "a", 0.8), ("clean", "b$", 0.7), ("PGD", "a", 0.5), ("PGD", "b$", 0.4)]
     frame = pd.DataFrame(cells, columns=["attack", "class", "value"])
