@@ -35,7 +35,6 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from csnb.errors import InputError, choices, one_line, shown
-from csnb.paths import project
 
 LARGEST = float(np.finfo(np.float32).max)  # networks and images are float32
 MOST_CLASSES = 5_000  # their cost matrix fills 0.2 GB
@@ -452,14 +451,9 @@ def load_file(file: str) -> Any:
 
 
 def _read(file: str) -> tuple[Path, bytes]:
-    """Where a Python file lies, and what it holds. Raises InputError.
-
-    A relative one lies below the working directory, else below the project's root: JupyterLab
-    starts a notebook in the notebook's folder.
-    """
+    """Where a Python file lies, and what it holds. Raises InputError."""
     try:
-        path = Path(file).expanduser()
-        path = (path if path.exists() else project() / path).resolve()
+        path = Path(file).expanduser().resolve()
         if path.exists() and not path.is_file():  # a pipe or a device has no end
             raise OSError("not a file")
         return path, path.read_bytes()

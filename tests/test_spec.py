@@ -346,12 +346,6 @@ def test_a_file_is_found_from_where_one_is(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "mine.py").write_text(OWN)
     monkeypatch.chdir(tmp_path)
     assert str(ATTACKS.parse("mine.py:Shift")) == f"{tmp_path / 'mine.py'}:Shift"
-    (tmp_path / "pyproject.toml").touch()
-    (tmp_path / "notebooks").mkdir()
-    monkeypatch.chdir(tmp_path / "notebooks")  # where JupyterLab starts what lies there
-    assert str(ATTACKS.parse("mine.py:Shift")) == f"{tmp_path / 'mine.py'}:Shift"
-    Path("mine.py").write_text(OWN)
-    assert str(ATTACKS.parse("mine.py:Shift")) == f"{tmp_path / 'notebooks' / 'mine.py'}:Shift"
 
 
 @pytest.mark.parametrize("folder", ["a, b", "a (b", "it's", "[x]", 'say "hi"', "é ü"])
