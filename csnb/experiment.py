@@ -31,7 +31,7 @@ from csnb.errors import InputError, one_line, shown
 from csnb.methods import METHODS
 from csnb.models import MODELS
 from csnb.params import read_params
-from csnb.paths import expand, resolve
+from csnb.paths import CHECKOUT, expand, resolve
 from csnb.recipe import (
     Augment,
     BatchSize,
@@ -384,7 +384,8 @@ class Experiment(BaseModel):
             if kind in parameters:
                 parameters[kind] = file
             for name in (*SPECS, "dataset"):
-                named, full = rf"(?<![^\s,]){re.escape(kind)}:", f"{quoted(file)}:"
+                named = rf"(?<![^\s,]){re.escape(kind)}:"
+                full = f"{quoted(str(CHECKOUT / file))}:"  # relative: of a committed run
                 parameters[name] = re.sub(named, lambda _, full=full: full, parameters[name])
         return cls(**parameters)
 

@@ -162,3 +162,15 @@ def test_through_a_sweep(own: Path, tmp_path: Path) -> None:
     done = csnb.sweep(sweep, runs=runs, jobs=1, only=only)
     assert done["state"].to_list() == ["done"], done["reason"].to_list()
     check(csnb.read_run(runs / done["run"].item()), csnb.read_runs(runs, [done["run"].item()]))
+
+
+def test_own_files_of_committed_runs_are_found_wherever_one_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    runs = [(place, csnb.read_run(place)) for place in csnb.runs.run_folders(csnb.runs.RESULTS)]
+    own = [(place, run) for place, run in runs if any(f.endswith(".py") for f in run["files"])]
+    assert own and not any(Path(f).is_absolute() for _, run in runs for f in run["files"].values())
+    place, run = own[0]
+    assert run["files"] == {"textile.py": "params/textile.py"}
+    assert csnb.load_model(place)(torch.rand(1, 3, 250, 250)).shape == (1, 3)

@@ -15,7 +15,7 @@ from csnb.costs import read_costs
 from csnb.data import describe
 from csnb.data.sources import data_folder
 from csnb.errors import InputError
-from csnb.paths import read_file, resolve
+from csnb.paths import CHECKOUT, read_file, resolve
 from csnb.spec import source_digest
 
 NUMERICS = 2  # raised whenever csnb's numbers change: of training, attacks, data or scores
@@ -33,7 +33,8 @@ class Identity:
     ``classes``: names. ``protected``: indices. ``costs``: (m, m), predicted by true. ``digests``:
     of each input's content: "train" and "test" (the data set's splits), "costs", "init_from" (first
     weights), somebody's "file.py". ``files``: where the inputs that are files lay; of a data set
-    that was found by name, the name. ``numerics``: csnb's `NUMERICS`.
+    that was found by name, the name; of a run committed with csnb a file of its checkout,
+    relative to that. ``numerics``: csnb's `NUMERICS`.
     """
 
     parameters: dict[str, Any]
@@ -119,6 +120,7 @@ def changed_inputs(identity: Identity) -> list[str]:
     for kind, file in identity.files.items():
         if kind == "dataset" and not Path(file).is_absolute():  # found by name
             file = str(data_folder() / f"{file}.npz")
+        file = str(CHECKOUT / file)
         if not _within_reach(Path(file)):
             continue
         try:
