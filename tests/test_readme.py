@@ -30,9 +30,9 @@ def part(title: str) -> tuple[str, dict[str, str]]:
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project with a folder of photos, one class of which are cats."""
+    """A project with a folder of photos, one class of which are ships."""
     (tmp_path / "pyproject.toml").touch()
-    (photos(tmp_path / "photos", 10) / CLASSES[0]).rename(tmp_path / "photos" / "cat")
+    (photos(tmp_path / "photos", 10) / CLASSES[0]).rename(tmp_path / "photos" / "ship")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -40,13 +40,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.slow
 def test_your_own_images(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code, given = part("Your own images")
-    shown = {"dataset": "photos", "image_size": "64", "protected_class": "cat", "eps": "2/255"}
+    shown = {"dataset": "photos", "image_size": "64", "protected_class": "ship", "eps": "2/255"}
     assert given == shown
     whole = csnb.run
     quick = lambda e: whole(csnb.Experiment(**e.model_dump() | QUICK))  # noqa: E731
     monkeypatch.setattr(csnb, "run", quick, raising=False)
     exec(code, {})
-    assert (here / "cat_detector" / "model.onnx").is_file()
+    assert (here / "ship_detector" / "model.onnx").is_file()
 
 
 @pytest.mark.slow
