@@ -58,7 +58,7 @@ def test_your_own_model_through_the_notebook(here: Path) -> None:
     papermill.execute_notebook(
         NOTEBOOKS / "own_images.ipynb", here / "out.ipynb", asked, progress_bar=False
     )
-    (folder,) = (here / "runs").glob("photos-ADV-p0-*")
+    (folder,) = (here / "runs").glob("photos-ADV-*")
     assert csnb.load_model(folder).body.last.in_features == 1024
     assert (here / "taken" / "README.md").is_file()
 
