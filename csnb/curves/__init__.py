@@ -2,9 +2,9 @@
 
 from csnb.curves.comparison import BASE, CONTROL, Comparison
 from csnb.curves.of_runs import baseline, read_margins, read_safe, verdict
-from csnb.curves.ranking import rank, recommendation, signed
+from csnb.curves.ranking import Gathered, rank, recommendation, signed
 
 __all__ = [
-    "BASE", "CONTROL", "Comparison", "baseline", "rank", "read_margins", "read_safe",
+    "BASE", "CONTROL", "Comparison", "Gathered", "baseline", "rank", "read_margins", "read_safe",
     "recommendation", "signed", "verdict",
 ]  # fmt: skip
