@@ -4,19 +4,18 @@
 
 An epoch of 60,000 images of MNIST on the network of Wong and Kolter 2018, by that of PGD-7; bounds
 of 10,000 test images, sound for float32. Contestants take turns; a ratio is the median over the
-rounds. Writes certified_time.csv.
+rounds. Writes results/certified_time.csv.
 """
 
 import time
-from pathlib import Path
 from statistics import median
 
 import pandas as pd
 import torch
 
 import csnb
+from csnb.runs import RESULTS, provenance
 
-HERE = Path(__file__).resolve().parent
 ROUNDS = 3
 IMAGES = 6000  # trained on, scaled to 60,000
 THREAT = csnb.ThreatModel(0.2, space="pixel", bounded=True)
@@ -68,9 +67,11 @@ def bound_rows(data: csnb.Dataset) -> list[dict[str, object]]:
 def main() -> None:
     data = csnb.load_dataset("mnist")
     frame = pd.DataFrame(epoch_rows(data) + bound_rows(data))
-    frame["threads"] = torch.get_num_threads()
+    source = provenance(torch.device("cpu"))
+    frame["threads"], frame["machine"] = torch.get_num_threads(), source["machine"]
+    frame["commit"] = source["commit"]
     print(frame.to_string())
-    frame.to_csv(HERE / "certified_time.csv", index=False, float_format="%.3g")
+    frame.to_csv(RESULTS.parent / "certified_time.csv", index=False, float_format="%.3g")
 
 
 if __name__ == "__main__":
