@@ -169,8 +169,8 @@ def test_own_files_of_committed_runs_are_found_wherever_one_is(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     runs = [(place, csnb.read_run(place)) for place in csnb.runs.run_folders(csnb.runs.RESULTS)]
-    own = [(place, run) for place, run in runs if any(f.endswith(".py") for f in run["files"])]
-    assert own and not any(Path(f).is_absolute() for _, run in runs for f in run["files"].values())
-    place, run = own[0]
-    assert run["files"] == {"textile.py": "params/textile.py"}
+    assert not any(Path(f).is_absolute() for _, run in runs for f in run["files"].values())
+    own = [(place, run["files"]) for place, run in runs if "textile.py" in run["files"]]
+    place, files = own[0]
+    assert files == {"textile.py": "params/textile.py"}
     assert csnb.load_model(place)(torch.rand(1, 3, 250, 250)).shape == (1, 3)
