@@ -171,6 +171,7 @@ def test_own_files_of_committed_runs_are_found_wherever_one_is(
     runs = [(place, csnb.read_run(place)) for place in csnb.runs.run_folders(csnb.runs.RESULTS)]
     assert not any(Path(f).is_absolute() for _, run in runs for f in run["files"].values())
     own = [(place, run["files"]) for place, run in runs if "textile.py" in run["files"]]
+    assert own
     place, files = own[0]
     assert files == {"textile.py": "params/textile.py"}
     assert csnb.load_model(place)(torch.rand(1, 3, 250, 250)).shape == (1, 3)
