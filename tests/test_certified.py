@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from making import QUICK, images, lenet, linear, stripes
@@ -10,7 +11,7 @@ from making import QUICK, images, lenet, linear, stripes
 import csnb
 from csnb import Experiment, InputError, ThreatModel, certified_margins, read_margins, read_run
 from csnb.certified import _outward, certified_pairs, certified_score
-from csnb.curves import read_safe, verdict
+from csnb.curves import read_certified, verdict
 from csnb.margins import protection, worst_margins
 
 WEAK = "PGD(steps=3, step_size=0)"
@@ -157,17 +158,26 @@ def test_they_are_kept_beside_the_attacked_ones_and_the_run_stays_done(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bound, own = read_margins(folder, attack="certified")
-    safe, labels = read_safe(folder)
+    scores = read_certified(folder)
     attacked, _ = read_margins(folder, attack=WEAK)
     assert np.where(own, attacked >= bound, attacked <= bound).all()
-    np.testing.assert_array_equal(bound[own] > 0, safe[own].all(1))
-    assert (bound[~own & safe[:, 1]] < 0).all() and safe.any() and not safe.all()
+    held = scores.set_index(["measure", "class"])["value"]
+    assert 0 < held["average", ""] < 1
+    for p, name in enumerate(read_run(folder)["classes"]):
+        floor, of_class = read_margins(folder, protected=[p], attack="certified")
+        assert held["accuracy", name] == (floor[of_class] > 0).mean()
+        dear = np.zeros((3, 3))
+        dear[:, p], dear[p, p] = 1.0, 0.0  # p taken for any
+        missed, alarm = (read_certified(folder, costs=c).set_index("measure")["value"]
+                         for c in (dear, dear.T))  # fmt: skip
+        assert missed["robust_error"] == pytest.approx(1 - held["accuracy", name])
+        assert (floor[~of_class] >= 0).mean() <= alarm["robust_error"] < 1
     assert len(list(folder.glob("margins-p1-*.npy"))) == 2 and list(folder.glob("safe-*.npy"))
     for name in ("certified_margins", "certified_pairs"):
         monkeypatch.setattr(f"csnb.curves.of_runs.{name}", lambda *args: 1 / 0)
     np.testing.assert_array_equal(read_margins(folder, attack="certified")[0], bound)
-    np.testing.assert_array_equal(read_safe(folder)[0], safe)
-    assert read_run(folder) and labels.tolist() == (np.arange(30) % 3).tolist()
+    pd.testing.assert_frame_equal(read_certified(folder), scores)
+    assert read_run(folder)
     both = [protection(m, own, budgets=[0.1]) for m in (bound, attacked)]
     assert (both[0]["value"] <= both[1]["value"]).all()
     assert "the same network" in verdict(folder, folder, attack="certified")

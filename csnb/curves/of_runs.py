@@ -12,7 +12,13 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from csnb.certified import CERTIFIED, certified_margins, certified_pairs, identity
+from csnb.certified import (
+    CERTIFIED,
+    certified_margins,
+    certified_pairs,
+    certified_score,
+    identity,
+)
 from csnb.costs import check_protected
 from csnb.errors import InputError
 from csnb.evaluation import presence
@@ -78,24 +84,32 @@ def baseline(run: Run) -> Run | Path:
     return run if same else find_or_run(experiment)
 
 
-def read_safe(run: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """Which classes no attack makes of each of a finished run's test images, (N, m) bool; labels.
+def read_certified(run: str | Path, *, costs: np.ndarray | None = None) -> pd.DataFrame:
+    """What no attack can undo of a finished run's test images: `csnb.certified.certified_score`.
 
-    See `csnb.certified.certified_pairs`. Kept in the run's folder, as bits. Raises InputError.
+    ``costs``: any (m, m), predicted by true; default: the run's. Which mistakes are ruled out is
+    kept in the run's folder, as bits. Raises InputError, also where they are not yet kept and the
+    data set is not at hand.
     """
     folder = expand(run, "run")
     result = read_run(folder)
     with np.load(folder / "predictions.npz") as arrays:
         labels = arrays["labels"]
+    costs = np.array(result["costs"]) if costs is None else costs
+    safe = _safe(folder, result, (len(labels), len(result["classes"])))
+    return certified_score(safe, labels, classes=result["classes"], costs=costs)
+
+
+def _safe(folder: Path, result: Mapping[str, Any], shape: tuple[int, int]) -> np.ndarray:
+    """Which classes no attack makes of each test image, (N, m) bool; see `certified_pairs`."""
     file = safe_file(folder, result["sha256"]["model.safetensors"])
-    shape = len(labels), len(result["classes"])
     number = math.prod(shape)
     bits = read_kept(file, (-(-number // 8),), np.uint8)
     if bits is None:
         e, network, x, y = _again(folder, result)
         bits = np.packbits(certified_pairs(network, x, y, e.threat()) > 0)
         keep(file, bits)
-    return np.unpackbits(bits, count=number).reshape(shape).astype(bool), labels
+    return np.unpackbits(bits, count=number).reshape(shape).astype(bool)
 
 
 def _again(

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from csnb.errors import InputError
-from csnb.paths import RESULTS
+from csnb.paths import CHECKOUT, RESULTS
 from csnb.runs import inspect, run_folders
 from csnb.runs.folder import write_result
 
@@ -14,8 +14,8 @@ LEFT = ("notebook.ipynb", "progress.jsonl")  # 0.3 MB of pictures; what was unde
 def take(runs: str | Path, target: Path = RESULTS) -> list[Path]:
     """Copy the finished runs of a folder that are not in ``target``; the folders that were made.
 
-    What is kept beside a run comes along, such as margins and audits. Raises InputError where a
-    copy does not verify, and leaves none.
+    What is kept beside a run comes along, such as margins and audits; files that this checkout has
+    too are named relative to it. Raises InputError where a copy does not verify, and leaves none.
     """
     made = []
     for folder in run_folders(runs):
@@ -24,9 +24,17 @@ def take(runs: str | Path, target: Path = RESULTS) -> list[Path]:
             continue
         shutil.copytree(folder, copy, ignore=shutil.ignore_patterns(*LEFT))
         digests = {k: v for k, v in status.result["sha256"].items() if k not in LEFT}
-        write_result(copy, {**status.result, "sha256": digests})
+        files = {kind: _within(file) for kind, file in status.result["files"].items()}
+        write_result(copy, {**status.result, "files": files, "sha256": digests})
         if (found := inspect(copy)).state != "done":
             shutil.rmtree(copy)
             raise InputError(f"{folder.name}: its copy is {found.state}, {found.reason}")
         made.append(copy)
     return made
+
+
+def _within(file: str) -> str:
+    """An absolute path from the checkout's root on, where what it ends in lies there."""
+    parts = Path(file).parts
+    ends = (Path(*parts[start:]) for start in range(1, len(parts)))
+    return next((end.as_posix() for end in ends if (CHECKOUT / end).is_file()), file)

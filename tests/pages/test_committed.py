@@ -8,6 +8,7 @@ from making import QUICK, stripes
 
 from csnb import Experiment, InputError, find_or_run, read_run
 from csnb.pages.committed import take
+from csnb.paths import PARAMS
 from csnb.runs import inspect
 from csnb.runs.folder import write_result
 
@@ -41,6 +42,22 @@ def test_a_copy_that_does_not_verify_is_not_left(
     with pytest.raises(InputError, match=f"^{folder.name}: its copy is broken, "):
         take(runs, target)
     assert not list(target.iterdir()) and inspect(folder).state == "done"
+
+
+@pytest.mark.parametrize("more", ["", "OTHER = 1\n"])
+def test_a_file_of_another_checkout_is_the_one_of_this(tmp_path: Path, more: str) -> None:
+    file, target = tmp_path / "elsewhere" / "params" / "held_out.py", tmp_path / "target"
+    file.parent.mkdir(parents=True)
+    file.write_text((PARAMS / "held_out.py").read_text() + more)
+    data = f"{file}:held_out(of={stripes(tmp_path / 'stripes.npz')!r})"
+    folder = find_or_run(Experiment(**QUICK | {"dataset": data, "runs": str(tmp_path / "runs")}))
+    assert read_run(folder)["files"] == {"held_out.py": str(file)}
+    if more:
+        with pytest.raises(InputError, match=r"its copy is stale, held_out\.py has changed"):
+            take(tmp_path / "runs", target)
+        return
+    (copy,) = take(tmp_path / "runs", target)
+    assert read_run(copy)["files"] == {"held_out.py": "params/held_out.py"}
 
 
 def spoil(folder: Path, result: object) -> None:
