@@ -11,8 +11,7 @@ from making import QUICK, stripes
 import csnb
 from csnb import Experiment, InputError, find_or_run, read_margins
 from csnb.batch import run_ids
-from csnb.curves import BASE, CONTROL, Comparison
-from csnb.curves.comparison import comparable
+from csnb.curves import BASE, CONTROL, Comparison, comparable
 from csnb.runs import Status
 
 GRID = [
