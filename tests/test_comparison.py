@@ -72,6 +72,9 @@ def test_what_tells_of_a_class_are_its_runs_and_those_that_know_none(place: Path
         ("REST", (1, 1), "REST, costs 1", False),
         ("TRADES", (10, 10), "TRADES", True),
         ("TRADES(weight=2)", (10, 10), "TRADES(weight=2)", False),
+        ("IBP", (10, 10), "IBP", False),
+        ("IBP(weight=0)", (10, 10), "IBP(weight=0)", True),
+        ("CROWN-IBP(weight=0)", (10, 10), "CROWN-IBP(weight=0)", True),
     ],
 )
 def test_methods_are_named_with_what_sets_them_apart(
@@ -81,17 +84,29 @@ def test_methods_are_named_with_what_sets_them_apart(
     asked = {"method": method, "miss_cost": costs[0], "alarm_cost": costs[1], "seed": 3}
     known = {"protected": [1], "classes": ["a", "b", "c"]}
     known["costs"] = csnb.protect(3, 1, *costs).tolist()
+    asked |= {"epochs": 12, "eps": 0.1, "cost_matrix": ""}
+    unusual = {
+        "long": {"epochs": 24},
+        "wide": {"eps": 0.3},
+        "both": {"epochs": 24, "eps": 0.3},
+        "matrix": {"cost_matrix": "costs.csv"},
+    }
 
     def found(folder: Path) -> Status:
-        epochs = 24 if folder.name == "long" else 12
-        result = known | {"parameters": asked | {"epochs": epochs}}
+        result = known | {"parameters": asked | unusual.get(folder.name, {})}
         return Status("done", folder=folder, result=result)
 
     monkeypatch.setattr("csnb.curves.comparison.inspect", found)
-    ids = ["run", "again", "long"]
-    expected = {name: {3: tmp_path / "again"}, f"{name}, 24 epochs": {3: tmp_path / "long"}}
+    ids = ["run", "again", "once more", "at last", *unusual]
+    plain = name.partition(", ")[0]
+    expected = {name: {3: tmp_path / "at last"}, f"{name}, 24 epochs": {3: tmp_path / "long"}}
+    expected |= {f"{name}, eps 0.3": {3: tmp_path / "wide"}}
+    expected |= {f"{name}, eps 0.3, 24 epochs": {3: tmp_path / "both"}}
+    expected |= {f"{plain}, costs by a matrix": {3: tmp_path / "matrix"}}
     assert comparable(tmp_path, ids, 1) == expected
     assert comparable(tmp_path, ids, 0) == (expected if everywhere else {})
+    usual = Comparison(comparable(tmp_path, ids, 1), 1, 0.1, "made up").usual
+    assert set(usual) == {name, f"{plain}, costs by a matrix"}
 
 
 def test_methods_with_all_seeds_are_ranked_and_all_are_screened(compared: Comparison) -> None:

@@ -1,10 +1,10 @@
 """The protection curves of runs: read, judged against adversarial training, ranked, compared."""
 
-from csnb.curves.comparison import BASE, CONTROL, Comparison, comparable
+from csnb.curves.comparison import BASE, CONTROL, Comparison, class_name, comparable
 from csnb.curves.of_runs import baseline, read_certified, read_margins, verdict
 from csnb.curves.ranking import Gathered, rank, recommendation, signed
 
 __all__ = [
-    "BASE", "CONTROL", "Comparison", "Gathered", "baseline", "comparable", "rank",
+    "BASE", "CONTROL", "Comparison", "Gathered", "baseline", "class_name", "comparable", "rank",
     "read_certified", "read_margins", "recommendation", "signed", "verdict",
 ]  # fmt: skip

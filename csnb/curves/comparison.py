@@ -1,5 +1,6 @@
 """One class over the runs of a sweep: who protects it, at which price, and was it the costs?"""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from csnb.runs import RESULTS, inspect, read_run
 from csnb.spec import METHODS
 
 BASE, CONTROL = "ADV", "CSA, costs 1"  # the latter: CSA's loss, which knows no class then
+UNUSUAL = re.compile(r", (eps \S+|\d+ epochs)$")  # how the names of runs beside the others end
+NEUTRAL = {"TRADES": 1, "IBP": 0, "CROWN-IBP": 0}  # weight at which they know no class
 
 
 @dataclass(frozen=True)
@@ -44,17 +47,14 @@ class Comparison:
         missing = [name for name in (BASE, CONTROL) if name not in runs]
         if missing:
             raise InputError(f"sweep: no run of {missing[0]} is done; allowed: {sweep} with one")
-        result = read_run(next(iter(runs[BASE].values())))
-        classes, threat = result["classes"], Experiment.of_result(result).threat()
-        index = p if isinstance(p, int) else classes.index(p)
-        named = f"{index}" if classes[index] == str(index) else f"{index} ({classes[index]})"
-        about = f"{result['parameters']['dataset']} {named}, {threat}"
-        return cls(runs, index, budget, about)
+        first = next(iter(runs[BASE].values()))
+        index = p if isinstance(p, int) else read_run(first)["classes"].index(p)
+        return cls(runs, index, budget, class_name(first, index))
 
     @cached_property
     def usual(self) -> dict[str, Mapping[int, Path]]:
-        """The ``runs`` but for those of other epochs."""
-        return {name: each for name, each in self.runs.items() if not name.endswith(" epochs")}
+        """The ``runs`` but for those of another radius or other epochs."""
+        return {name: each for name, each in self.runs.items() if not UNUSUAL.search(name)}
 
     @cached_property
     def whole(self) -> dict[str, list[Path]]:
@@ -131,22 +131,31 @@ def comparable(folder: str | Path, ids: Iterable[str], p: int | str) -> dict[str
     """Of these runs in ``folder``, those that are done and say something of class ``p``.
 
     ``p``: index or name. Folders by method and seed. A method's name has its options, costs that
-    are not 10 and 10, and epochs that are not those of most runs. One that knows no class, such as
-    ADV, stands there for every class.
+    are not 10 and 10, and a radius and epochs that are not those of most runs. One that knows no
+    class, such as ADV, stands there for every class.
     """
     results = {}
     for run in ids:
         status = inspect(Path(folder, run))
         if status.state == "done":
             results[status.folder] = status.result
-    usual = Counter(r["parameters"]["epochs"] for r in results.values()).most_common(1)
+    each = {k: Counter(r["parameters"][k] for r in results.values()) for k in ("eps", "epochs")}
+    usual = {k: counts.most_common(1)[0][0] for k, counts in each.items() if counts}
     found: dict[str, dict[int, Path]] = {}
     for place, result in results.items():
         wanted = p if isinstance(p, int) else result["classes"].index(p)
         if result["protected"] == [wanted] or not _knows_class(result):
-            name, asked = _named(result, usual[0][0]), result["parameters"]
+            name, asked = _named(result, usual), result["parameters"]
             found.setdefault(name, {})[asked["seed"]] = place
     return found
+
+
+def class_name(run: str | Path, p: int) -> str:
+    """Data set, class ``p`` and threat model of a finished run, for titles."""
+    result = read_run(run)
+    name = result["classes"][p]
+    named = f"{p}" if name == str(p) else f"{p} ({name})"
+    return f"{result['parameters']['dataset']} {named}, {Experiment.of_result(result).threat()}"
 
 
 def _knows_class(result: Mapping[str, Any]) -> bool:
@@ -154,15 +163,19 @@ def _knows_class(result: Mapping[str, Any]) -> bool:
     spec, costs = METHODS.parse(result["parameters"]["method"]), np.array(result["costs"])
     if spec.name in ("STD", "ADV"):
         return False
-    if spec.name == "TRADES":
-        return spec.options.get("weight", 1) != 1
+    if spec.name in NEUTRAL:
+        return spec.options["weight"] != NEUTRAL[spec.name]
     alike = np.ptp(costs[~np.eye(len(costs), dtype=bool)]) == 0
     return not (spec.name in ("CSA", "CSE", "MARGIN") and alike)
 
 
-def _named(result: Mapping[str, Any], usual: int) -> str:
+def _named(result: Mapping[str, Any], usual: Mapping[str, Any]) -> str:
     asked, name = result["parameters"], METHODS.parse(result["parameters"]["method"]).label
     costs = dict.fromkeys([asked["miss_cost"], asked["alarm_cost"]])
-    if list(costs) != [10.0]:
+    if asked["cost_matrix"]:
+        name += ", costs by a matrix"
+    elif list(costs) != [10.0]:
         name += ", costs " + " and ".join(f"{cost:g}" for cost in costs)
-    return name if asked["epochs"] == usual else f"{name}, {asked['epochs']} epochs"
+    if asked["eps"] != usual["eps"]:
+        name += f", eps {asked['eps']:g}"
+    return name if asked["epochs"] == usual["epochs"] else f"{name}, {asked['epochs']} epochs"

@@ -1,6 +1,6 @@
 """REPRODUCTION.md: what the paper says, claim by claim, and what finished runs say of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,8 +11,18 @@ import torch
 
 from csnb.auditing import kept_audits
 from csnb.batch import run_ids
+from csnb.certified import CERTIFIED
 from csnb.costs import protect
-from csnb.curves import BASE, CONTROL, Comparison, signed
+from csnb.curves import (
+    BASE,
+    CONTROL,
+    Comparison,
+    class_name,
+    comparable,
+    rank,
+    read_certified,
+    signed,
+)
 from csnb.errors import InputError
 from csnb.losses import expected_cost, fuzziness
 from csnb.paper import Table, minmax, theory
@@ -30,6 +40,12 @@ CURVES = (  # sweep, classes, false alarms that are allowed
     ("protection_fashion_mnist", (6, 1, 3), 0.01),
     ("protection_cifar10", (3, 1, 0), 0.05),
 )
+GUARANTEES = (  # the same, of certified training and certified false alarms
+    ("certified_mnist", (8, 5, 3), 0.01),
+    ("certified_fashion_mnist", (6,), 0.01),
+    ("certified_cifar10", (3,), 0.05),
+)
+TERM, PLAIN = "IBP", "IBP(weight=0)"
 CONV1 = "body.conv1.weight"
 LINEAR = {"classes": 10, "p1": 0.01, "draws": 10_000, "seed": 0}  # models of Theorem 1
 HEAD = """\
@@ -105,6 +121,25 @@ class Evidence:
         return found
 
     @cached_property
+    def guarantees(self) -> pd.DataFrame:
+        """What the term for the class guarantees over plain IBP: a row per class.
+
+        Columns of `rank` of certified margins, ``budget``, and ``certified``: average accuracy of
+        all classes that no attack can lower, less that of plain IBP.
+        """
+        rows = {}
+        for sweep, classes, budget in GUARANTEES:
+            ids = run_ids(sweep)
+            for p in classes:
+                each = comparable(self.folder, ids, p)
+                seeds = sorted(each.get(TERM, {}).keys() & each.get(PLAIN, {}).keys())
+                runs = {name: [each[name][seed] for seed in seeds] for name in (TERM, PLAIN)}
+                if seeds:
+                    name = class_name(runs[TERM][0], p)
+                    rows[name] = {"budget": budget} | _guaranteed(runs, p, budget)
+        return pd.DataFrame.from_dict(rows, orient="index")
+
+    @cached_property
     def figures(self) -> dict[tuple[str, str, bool], Path]:
         """Runs behind the figures by data set, method, and whether each epoch was attacked."""
         found = {}
@@ -127,6 +162,15 @@ class Evidence:
     def audits(self) -> pd.DataFrame:
         """Of every run (see `csnb.auditing.kept_audits`)."""
         return kept_audits(self.folder)
+
+
+def _guaranteed(runs: Mapping[str, Sequence[Path]], p: int, budget: float) -> dict[str, float]:
+    ranked = rank(runs, [p], base=PLAIN, budget=budget, attack=CERTIFIED)
+    means = {}
+    for name, folders in runs.items():
+        of_all = [read_certified(folder).set_index("measure") for folder in folders]
+        means[name] = float(np.mean([scores.loc["average", "value"] for scores in of_all]))
+    return {**ranked.loc[TERM], "certified": means[TERM] - means[PLAIN]}
 
 
 # --- counting

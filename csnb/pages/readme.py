@@ -1,6 +1,9 @@
-"""README's measurement: a class's ranking as a table, and the picture above it."""
+"""README's measurements: a class's ranking and its picture, then every class in a row."""
+
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
+import pandas as pd
 
 from csnb import figures
 from csnb.curves import BASE, CONTROL, Comparison, recommendation, signed
@@ -12,23 +15,67 @@ MARKS = "<!-- measured: make pages -->", "<!-- measured so far -->"
 MOST = 6  # methods in the picture
 
 
-def measured(one: Comparison) -> str:
+def measured(curves: Sequence[Comparison], guarantees: pd.DataFrame) -> str:
+    """What README says in Markdown: the first class in full, then a row per class.
+
+    ``curves``, ``guarantees``: of `csnb.pages.claims.Evidence`.
+    """
+    parts = [of_class(curves[0])]
+    if len(curves) > 1:
+        parts.append(of_classes(curves))
+    if len(guarantees):
+        parts.append(guaranteed(guarantees))
+    return "\n\n".join(parts)
+
+
+def of_class(one: Comparison) -> str:
     """A class's ranking in Markdown: the picture, a table, what to use."""
     trainings = int(one.ranking["trainings"].iloc[0])
     about = f"{one.name}, {trainings} trainings of each, 95 % intervals"
     place = PICTURE.relative_to(CHECKOUT)
-    columns = [about, f"recall at {one.budget:.0%} false alarms", "gain over ADV"]
-    columns += ["robust average, less ADV's", "class lost"]
-    rows = [f"![Recall of the class by false alarms, both under attack]({place})", ""]
-    rows += [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
+    head = [about, f"recall at {one.budget:.0%} false alarms", "gain over ADV"]
+    rows = [[*head, "robust average, less ADV's", "class lost"]]
     for name, row in one.ranking.iterrows():
         recall = f"{row['recall']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
         gain, price = ("" if name == BASE else signed(row, k) for k in ("gain", "price"))
-        rows.append(
-            f"| {name}{_note(name)} | {recall} | {gain} | {price} | "
-            f"{row['lost']:.0f} of {row['trainings']:.0f} |"
-        )
-    return "\n".join([*rows, "", recommendation(one.ranking, one.name)])
+        lost = f"{row['lost']:.0f} of {row['trainings']:.0f}"
+        rows.append([f"{name}{_note(name)}", recall, gain, price, lost])
+    shown = f"![Recall of the class by false alarms, both under attack]({place})"
+    return "\n\n".join([shown, _table(rows), recommendation(one.ranking, one.name)])
+
+
+def of_classes(curves: Sequence[Comparison]) -> str:
+    """A row per class: the method that protects it most."""
+    head = ["every class so far, under attack", "false alarms", "who protects it most", "recall"]
+    rows = [[*head, "gain over ADV with the best offset", "robust average, less ADV's"]]
+    for one in curves:
+        others = one.ranking.drop(index=BASE)
+        name, row = others.index[0], others.iloc[0]
+        many = f"{name}, of {len(one.ranking)} methods, {row['trainings']:.0f} trainings each"
+        ends = [f"{row['recall']:.3f}", _bold(row), signed(row, "price")]
+        rows.append([one.name, f"{one.budget:.0%}", many, *ends])
+    return _table(rows)
+
+
+def guaranteed(found: pd.DataFrame) -> str:
+    """A row per class: what no attack can undo. ``found``: of `Evidence.guarantees`."""
+    head = ["what no attack can undo", "false alarms", "IBP with the term for the class", "recall"]
+    rows = [[*head, "gain over plain IBP", "certified average, less plain IBP's"]]
+    for name, row in found.iterrows():
+        many = f"{row['trainings']:.0f} training{'s' if row['trainings'] > 1 else ''} each"
+        ends = [f"{row['recall']:.3f}", _bold(row), f"{row['certified']:+.3f}"]
+        rows.append([str(name), f"{row['budget']:.0%}", many, *ends])
+    return _table(rows)
+
+
+def _bold(row: pd.Series) -> str:
+    """The gain, bold where its interval is above 0."""
+    return f"**{signed(row, 'gain')}**" if row["gain_low"] > 0 else signed(row, "gain")
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([lines[0], f"|{'---|' * len(rows[0])}", *lines[1:]])
 
 
 def _note(name: str) -> str:

@@ -2,10 +2,19 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from csnb.curves import BASE, CONTROL, Comparison
+from csnb.batch import run_ids
+from csnb.curves import (
+    BASE,
+    CONTROL,
+    Comparison,
+    comparable,
+    read_certified,
+    read_margins,
+)
 from csnb.pages import readme as pages
 from csnb.pages.claims import Evidence
 from csnb.paths import CHECKOUT
@@ -13,7 +22,8 @@ from csnb.paths import CHECKOUT
 
 def test_readme_is_current_and_its_picture_is_there() -> None:
     text = (CHECKOUT / "README.md").read_text(encoding="utf-8")
-    said = pages.measured(Evidence().curves[0])
+    evidence = Evidence()
+    said = pages.measured(evidence.curves, evidence.guarantees)
     assert pages.readme(text, said) == text, "make pages writes it again"
     assert pages.PICTURE.is_file() and f"]({pages.PICTURE.relative_to(CHECKOUT)})" in text
 
@@ -32,11 +42,42 @@ def test_a_row_has_the_ranking_s_numbers(monkeypatch: pytest.MonkeyPatch) -> Non
     names = pd.Index(["REST", BASE, CONTROL], name="method")
     ranking = pd.DataFrame(row, index=names)
     monkeypatch.setattr(Comparison, "ranking", ranking)
-    page = pages.measured(Comparison({name: {0: Path(name)} for name in names}, 8, 0.01, "mnist 8"))
+    one = Comparison({name: {0: Path(name)} for name in names}, 8, 0.01, "mnist 8")
+    page = pages.measured([one], pd.DataFrame())
     table = [line for line in page.splitlines() if line.startswith("| ")]
+    assert len(table) == 4
     assert table[0].startswith("| mnist 8, 5 trainings of each, 95 % intervals | recall at 1% ")
     assert table[1] == (
         "| REST | 0.900 [0.850, 0.950] | +0.100 [+0.020, +0.180] | -0.010 [-0.030, +0.010] "
         "| 1 of 5 |"
     )
     assert table[2] == "| ADV with the best offset | 0.900 [0.850, 0.950] |  |  | 1 of 5 |"
+    rows = [line for line in pages.of_classes([one]).splitlines() if "---" not in line]
+    assert rows[1] == (
+        "| mnist 8 | 1% | REST, of 3 methods, 5 trainings each | 0.900 "
+        "| **+0.100 [+0.020, +0.180]** | -0.010 [-0.030, +0.010] |"
+    )
+    found = pd.DataFrame({**row, "gain_low": -0.02, "budget": 0.05, "certified": -0.012}, ["a 1"])
+    rows = [line for line in pages.guaranteed(found).splitlines() if "---" not in line]
+    assert rows[1] == ("| a 1 | 5% | 5 trainings each | 0.900 | +0.100 [-0.020, +0.180] | -0.012 |")
+
+
+def test_a_guarantee_is_counted_from_kept_bounds_and_the_same_seeds() -> None:
+    evidence = Evidence()
+    found = evidence.guarantees.loc["mnist 8, eps 0.2 (pixel)"]
+    runs = comparable(evidence.folder, run_ids("certified_mnist"), 8)
+    shares, recalled = {}, {}
+    for name in ("IBP", "IBP(weight=0)"):
+        folders = [folder for _, folder in sorted(runs[name].items())]
+        scores = [read_certified(folder).query("measure == 'accuracy'") for folder in folders]
+        shares[name] = np.mean([(s["correct"] / s["total"]).mean() for s in scores])
+        each = []
+        for folder in folders:
+            margins, own = read_margins(folder, protected=8, attack="certified")
+            least = np.sort(margins[~own])[::-1][int(0.01 * (~own).sum())]
+            each.append((margins[own] > least).mean())
+        recalled[name] = np.mean(each)
+    assert found["trainings"] == len(folders) == 3
+    assert found["certified"] == pytest.approx(shares["IBP"] - shares["IBP(weight=0)"])
+    assert found["recall"] == pytest.approx(recalled["IBP"])
+    assert found["gain"] == pytest.approx(recalled["IBP"] - recalled["IBP(weight=0)"])
