@@ -5,8 +5,9 @@ Arguments: folders whose finished runs are committed first.
 
 import sys
 
-from csnb.pages.claims import Evidence, report
+from csnb.pages.claims import report
 from csnb.pages.committed import take
+from csnb.pages.evidence import Evidence
 from csnb.pages.readme import PICTURE, measured, picture, readme
 from csnb.paths import CHECKOUT
 

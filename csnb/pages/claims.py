@@ -1,51 +1,25 @@
 """REPRODUCTION.md: what the paper says, claim by claim, and what finished runs say of it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
-from csnb.auditing import kept_audits
-from csnb.batch import run_ids
-from csnb.certified import CERTIFIED
 from csnb.costs import protect
-from csnb.curves import (
-    BASE,
-    CONTROL,
-    Comparison,
-    class_name,
-    comparable,
-    rank,
-    read_certified,
-    signed,
-)
-from csnb.errors import InputError
+from csnb.curves import BASE, CONTROL, signed
 from csnb.losses import expected_cost, fuzziness
+from csnb.pages.evidence import Evidence
 from csnb.paper import Table, minmax, theory
 from csnb.paper.tables import accuracies, protecting
-from csnb.runs import RESULTS, inspect, read_histories, read_hits, read_weights
+from csnb.runs import read_histories, read_hits, read_weights
 
-TABLES = {"mnist": "mnist_table2", "cifar10": "cifar10_table3", "cifar100": "cifar100_table4"}
 NAMES = {
     "mnist": "Table II, MNIST",
     "cifar10": "Table III, CIFAR-10",
     "cifar100": "Table IV, CIFAR-100",
 }
-CURVES = (  # sweep, classes, false alarms that are allowed
-    ("protection_mnist", (8, 0, 3), 0.01),
-    ("protection_fashion_mnist", (6, 1, 3), 0.01),
-    ("protection_cifar10", (3, 1, 0), 0.05),
-)
-GUARANTEES = (  # the same, of certified training and certified false alarms
-    ("certified_mnist", (8, 5, 3), 0.01),
-    ("certified_fashion_mnist", (6,), 0.01),
-    ("certified_cifar10", (3,), 0.05),
-)
-TERM, PLAIN = "IBP", "IBP(weight=0)"
 CONV1 = "body.conv1.weight"
 LINEAR = {"classes": 10, "p1": 0.01, "draws": 10_000, "seed": 0}  # models of Theorem 1
 HEAD = """\
@@ -77,7 +51,7 @@ class Claim:
     where: str
     says: str
     notebook: str
-    ask: Callable[["Evidence"], Finding]
+    ask: Callable[[Evidence], Finding]
 
 
 CLAIMS: list[Claim] = []
@@ -85,92 +59,14 @@ CLAIMS: list[Claim] = []
 
 def claim(
     where: str, says: str, notebook: str
-) -> Callable[[Callable[["Evidence"], Finding]], Callable[["Evidence"], Finding]]:
+) -> Callable[[Callable[[Evidence], Finding]], Callable[[Evidence], Finding]]:
     """Add a function of the `Evidence` to `CLAIMS`."""
 
-    def add(ask: Callable[["Evidence"], Finding]) -> Callable[["Evidence"], Finding]:
+    def add(ask: Callable[[Evidence], Finding]) -> Callable[[Evidence], Finding]:
         CLAIMS.append(Claim(where, says, notebook, ask))
         return ask
 
     return add
-
-
-class Evidence:
-    """Finished runs in ``folder``, as the paper orders them; each part is read once."""
-
-    def __init__(self, folder: str | Path = RESULTS) -> None:
-        self.folder = Path(folder)
-
-    @cached_property
-    def tables(self) -> dict[str, Table]:
-        """By data set."""
-        ids = {name: run_ids(sweep) for name, sweep in TABLES.items()}
-        return {name: Table(name, self.folder, each) for name, each in ids.items()}
-
-    @cached_property
-    def curves(self) -> list[Comparison]:
-        """Of the protected classes for which ADV, the control and CSA are done."""
-        found = []
-        for sweep, classes, budget in CURVES:
-            for p in classes:
-                try:
-                    one = Comparison.of_sweep(sweep, p, budget=budget, folder=self.folder)
-                except InputError:
-                    continue
-                found += [one] if "CSA" in one.whole else []
-        return found
-
-    @cached_property
-    def guarantees(self) -> pd.DataFrame:
-        """What the term for the class guarantees over plain IBP: a row per class.
-
-        Columns of `rank` of certified margins, ``budget``, and ``certified``: average accuracy of
-        all classes that no attack can lower, less that of plain IBP.
-        """
-        rows = {}
-        for sweep, classes, budget in GUARANTEES:
-            ids = run_ids(sweep)
-            for p in classes:
-                each = comparable(self.folder, ids, p)
-                seeds = sorted(each.get(TERM, {}).keys() & each.get(PLAIN, {}).keys())
-                runs = {name: [each[name][seed] for seed in seeds] for name in (TERM, PLAIN)}
-                if seeds:
-                    name = class_name(runs[TERM][0], p)
-                    rows[name] = {"budget": budget} | _guaranteed(runs, p, budget)
-        return pd.DataFrame.from_dict(rows, orient="index")
-
-    @cached_property
-    def figures(self) -> dict[tuple[str, str, bool], Path]:
-        """Runs behind the figures by data set, method, and whether each epoch was attacked."""
-        found = {}
-        for run in run_ids("figures"):
-            status = inspect(self.folder / run)
-            if status.state == "done":
-                asked = status.result["parameters"]
-                key = (asked["dataset"], asked["method"], bool(asked["monitor"]))
-                found[key] = status.folder
-        return found
-
-    @cached_property
-    def trends(self) -> dict[str, list[Path]]:
-        """Runs behind figure 5, of STD and of CSE, by data set, where both are done."""
-        names = {d: [(d, m, True) for m in ("STD", "CSE")] for d in ("mnist", "cifar10")}
-        done = {d: keys for d, keys in names.items() if set(keys) <= set(self.figures)}
-        return {d: [self.figures[key] for key in keys] for d, keys in done.items()}
-
-    @cached_property
-    def audits(self) -> pd.DataFrame:
-        """Of every run (see `csnb.auditing.kept_audits`)."""
-        return kept_audits(self.folder)
-
-
-def _guaranteed(runs: Mapping[str, Sequence[Path]], p: int, budget: float) -> dict[str, float]:
-    ranked = rank(runs, [p], base=PLAIN, budget=budget, attack=CERTIFIED)
-    means = {}
-    for name, folders in runs.items():
-        of_all = [read_certified(folder).set_index("measure") for folder in folders]
-        means[name] = float(np.mean([scores.loc["average", "value"] for scores in of_all]))
-    return {**ranked.loc[TERM], "certified": means[TERM] - means[PLAIN]}
 
 
 # --- counting

@@ -18,7 +18,7 @@ MOST = 6  # methods in the picture
 def measured(curves: Sequence[Comparison], guarantees: pd.DataFrame) -> str:
     """What README says in Markdown: the first class in full, then a row per class.
 
-    ``curves``, ``guarantees``: of `csnb.pages.claims.Evidence`.
+    ``curves``, ``guarantees``: of `csnb.pages.evidence.Evidence`.
     """
     parts = [of_class(curves[0])]
     if len(curves) > 1:

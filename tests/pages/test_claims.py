@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from csnb.pages.claims import CLAIMS, Evidence, Finding, judged, of_minmax, of_pair, report
+from csnb.pages.claims import CLAIMS, Finding, judged, of_minmax, of_pair, report
+from csnb.pages.evidence import Evidence
 from csnb.paths import CHECKOUT, NOTEBOOKS
 
 

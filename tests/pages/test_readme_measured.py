@@ -16,7 +16,7 @@ from csnb.curves import (
     read_margins,
 )
 from csnb.pages import readme as pages
-from csnb.pages.claims import Evidence
+from csnb.pages.evidence import Evidence
 from csnb.paths import CHECKOUT
 
 
