@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from csnb.figures.style import BLUE, GREY, STYLES, new_axes, plain
 
 LEAST = 1e-3  # false alarms that are shown; fewer stand there too
+AT_LEAST = ", certified at least"
 
 
 def protection_curve(
@@ -31,7 +32,8 @@ def protection_curve(
     stroke and marker differ. ``certified``: by method, of certified margins: a thin line, and a
     band up to the attacked one, in which the strongest attacker's lies.
     """
-    ax = new_axes(ax, 5.5, 3.6, title)
+    labels = [*map(plain, curves), *(plain(name) + AT_LEAST for name in certified)]
+    ax = new_axes(ax, max(5.5, 4 + 0.075 * max(map(len, labels), default=0)), 3.6, title)
     for (name, curve), style in zip(curves.items(), cycle(STYLES), strict=False):
         alarms = curve["false_alarms"].clip(lower=LEAST)
         look = {"color": style["color"], "ls": style["ls"]}
@@ -40,7 +42,7 @@ def protection_curve(
         place = max(own["false_alarms"], LEAST), own["recall"]
         ax.plot(*place, marker=style["marker"], ms=7, label=plain(name), **look)
         if name in certified:
-            _band(ax, curve, certified[name], f"{plain(name)}, certified at least", look)
+            _band(ax, curve, certified[name], plain(name) + AT_LEAST, look)
     ax.axvline(budget, color="black", lw=0.8, ls=(0, (1, 3)))
     ax.set(xscale="log", xlim=(LEAST, 1), ylim=(0, 1.02), ylabel="recall of p under attack")
     ax.set_xlabel("share of other images called p under attack")
