@@ -13,6 +13,7 @@ from csnb.errors import InputError
 from csnb.evaluation import presence
 from csnb.experiment import Experiment
 from csnb.margins import ATTACK, protection
+from csnb.markdown import table
 from csnb.runs.audits import read_audits
 from csnb.runs.kept import kept_margins
 
@@ -115,21 +116,19 @@ def _details(result: Mapping[str, Any], e: Experiment, shape: Sequence[int]) -> 
 def _evaluation(
     folder: Path, result: Mapping[str, Any], scores: pd.DataFrame, names: Sequence[str]
 ) -> list[str]:
-    rows = ["| attack | measure | value | 95 % interval | n |", "|---|---|---|---|---|"]
+    rows = [["attack", "measure", "value", "95 % interval", "n"]]
     wanted = scores["measure"].isin(["average", "false_alarms"]) | (
         (scores["measure"] == "accuracy") & scores["class"].isin(names)
     )
     for row in scores[wanted].to_dict("records"):
         ends = f"[{row['low']:.3f}, {row['high']:.3f}]"
         what = _metric(row)[1]
-        rows.append(
-            f"| {row['attack']} | {what} | {row['value']:.3f} | {ends} | {row['total']:.0f} |"
-        )
+        rows.append([row["attack"], what, f"{row['value']:.3f}", ends, f"{row['total']:.0f}"])
     return [
         "## Evaluation",
         "On the test images, nothing chosen on them. Intervals are about drawing test images: "
         "another seed's training may differ by more.",
-        "\n".join(rows),
+        table(rows),
         *_curve(folder, result),
         "### Audit",
         _audit(folder, result["sha256"]["model.safetensors"]),

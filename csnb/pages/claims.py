@@ -10,6 +10,7 @@ import torch
 from csnb.costs import protect
 from csnb.curves import BASE, CONTROL, signed
 from csnb.losses import expected_cost, fuzziness
+from csnb.markdown import table
 from csnb.pages.evidence import Evidence
 from csnb.paper import Table, minmax, theory
 from csnb.paper.tables import accuracies, protecting
@@ -349,14 +350,9 @@ def cifar100(evidence: Evidence) -> Finding:
 def report(evidence: Evidence) -> str:
     """REPRODUCTION.md."""
     done = "; ".join(f"{NAMES[name]}: {t.there} runs" for name, t in evidence.tables.items())
-    rows = [
-        HEAD,
-        f"Done so far: {done}.\n",
-        "| where | claim | verdict | numbers |",
-        "|---|---|---|---|",
-    ]
+    rows = [["where", "claim", "verdict", "numbers"]]
     for each in CLAIMS:
         found, link = each.ask(evidence), f"[{each.notebook}](notebooks/{each.notebook}.ipynb)"
         numbers = found.numbers.replace("|w|", "\\|w\\|")
-        rows.append(f"| {each.where} | {each.says} ({link}) | **{found.verdict}** | {numbers} |")
-    return "\n".join(rows) + "\n"
+        rows.append([each.where, f"{each.says} ({link})", f"**{found.verdict}**", numbers])
+    return f"{HEAD}\nDone so far: {done}.\n\n{table(rows)}\n"

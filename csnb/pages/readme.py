@@ -8,6 +8,7 @@ import pandas as pd
 from csnb import figures
 from csnb.curves import BASE, CONTROL, Comparison, recommendation, signed
 from csnb.margins import protection_curve
+from csnb.markdown import table
 from csnb.paths import CHECKOUT, RESULTS
 
 PICTURE = RESULTS.parent / "protection.png"
@@ -41,7 +42,7 @@ def of_class(one: Comparison) -> str:
         lost = f"{row['lost']:.0f} of {row['trainings']:.0f}"
         rows.append([f"{name}{_note(name)}", recall, gain, price, lost])
     shown = f"![Recall of the class by false alarms, both under attack]({place})"
-    return "\n\n".join([shown, _table(rows), recommendation(one.ranking, one.name)])
+    return "\n\n".join([shown, table(rows), recommendation(one.ranking, one.name)])
 
 
 def of_classes(curves: Sequence[Comparison]) -> str:
@@ -54,7 +55,7 @@ def of_classes(curves: Sequence[Comparison]) -> str:
         many = f"{name}, of {len(one.ranking)} methods, {row['trainings']:.0f} trainings each"
         ends = [f"{row['recall']:.3f}", _bold(row), signed(row, "price")]
         rows.append([one.name, f"{one.budget:.0%}", many, *ends])
-    return _table(rows)
+    return table(rows)
 
 
 def guaranteed(found: pd.DataFrame) -> str:
@@ -65,17 +66,12 @@ def guaranteed(found: pd.DataFrame) -> str:
         many = f"{row['trainings']:.0f} training{'s' if row['trainings'] > 1 else ''} each"
         ends = [f"{row['recall']:.3f}", _bold(row), f"{row['certified']:+.3f}"]
         rows.append([str(name), f"{row['budget']:.0%}", many, *ends])
-    return _table(rows)
+    return table(rows)
 
 
 def _bold(row: pd.Series) -> str:
     """The gain, bold where its interval is above 0."""
     return f"**{signed(row, 'gain')}**" if row["gain_low"] > 0 else signed(row, "gain")
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join([lines[0], f"|{'---|' * len(rows[0])}", *lines[1:]])
 
 
 def _note(name: str) -> str:

@@ -7,22 +7,19 @@ import pandas as pd
 import pytest
 
 from csnb.batch import run_ids
-from csnb.curves import (
-    BASE,
-    CONTROL,
-    Comparison,
-    comparable,
-    read_certified,
-    read_margins,
-)
+from csnb.curves import BASE, CONTROL, Comparison, comparable, read_certified, read_margins
 from csnb.pages import readme as pages
 from csnb.pages.evidence import Evidence
 from csnb.paths import CHECKOUT
 
 
-def test_readme_is_current_and_its_picture_is_there() -> None:
+@pytest.fixture(scope="module")
+def evidence() -> Evidence:
+    return Evidence()
+
+
+def test_readme_is_current_and_its_picture_is_there(evidence: Evidence) -> None:
     text = (CHECKOUT / "README.md").read_text(encoding="utf-8")
-    evidence = Evidence()
     said = pages.measured(evidence.curves, evidence.guarantees)
     assert pages.readme(text, said) == text, "make pages writes it again"
     assert pages.PICTURE.is_file() and f"]({pages.PICTURE.relative_to(CHECKOUT)})" in text
@@ -62,8 +59,7 @@ def test_a_row_has_the_ranking_s_numbers(monkeypatch: pytest.MonkeyPatch) -> Non
     assert rows[1] == ("| a 1 | 5% | 5 trainings each | 0.900 | +0.100 [-0.020, +0.180] | -0.012 |")
 
 
-def test_a_guarantee_is_counted_from_kept_bounds_and_the_same_seeds() -> None:
-    evidence = Evidence()
+def test_a_guarantee_is_counted_from_kept_bounds_and_the_same_seeds(evidence: Evidence) -> None:
     found = evidence.guarantees.loc["mnist 8, eps 0.2 (pixel)"]
     runs = comparable(evidence.folder, run_ids("certified_mnist"), 8)
     shares, recalled = {}, {}
