@@ -1,6 +1,7 @@
 """Images before and after an attack."""
 
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
@@ -60,7 +61,7 @@ def eps_slider(
     *,
     start: float | None = None,
     title: str = "",
-) -> "ipywidgets.Widget":
+) -> "ipywidgets.VBox":
     """`adversarial_examples` under a slider for eps.
 
     ``clean``: images (B, C, H, W), ``true``: what each is, ``predicted``: what the model says.
@@ -69,18 +70,30 @@ def eps_slider(
     """
     import ipywidgets
 
+    wanted = next(iter(attacked)) if start is None else start
+    slider = ipywidgets.SelectionSlider(
+        options=[(f"{eps:.3g}", eps) for eps in attacked],
+        value=min(attacked, key=lambda eps: abs(eps - wanted)),
+        description="eps",
+        continuous_update=False,
+    )
+    # no output widget: whoever executes the notebook answers it, and may miss the cell's end
+    picture = ipywidgets.Image(format="png")
+
     def show(eps: float) -> None:
         images, names = attacked[eps]
-        adversarial_examples(
-            clean, images, true, predicted, names, title=f"{title}, eps {eps:.3g}".lstrip(", ")
-        )
-        plt.show()
+        about = f"{title}, eps {eps:.3g}".lstrip(", ")
+        drawn = adversarial_examples(clean, images, true, predicted, names, title=about)
+        picture.value = _png(drawn)
 
-    options = [(f"{eps:.3g}", eps) for eps in attacked]
-    nearest = (
-        min(attacked, key=lambda eps: abs(eps - start)) if start is not None else options[0][1]
-    )
-    slider = ipywidgets.SelectionSlider(
-        options=options, value=nearest, description="eps", continuous_update=False
-    )
-    return ipywidgets.interactive(show, eps=slider)
+    slider.observe(lambda change: show(change.new), names="value")
+    show(slider.value)
+    return ipywidgets.VBox([slider, picture])
+
+
+def _png(figure: Figure) -> bytes:
+    """The figure as a file, and closed, so that no cell shows it a second time."""
+    file = BytesIO()
+    figure.savefig(file, format="png")
+    plt.close(figure)
+    return file.getvalue()

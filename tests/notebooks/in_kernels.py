@@ -2,20 +2,14 @@
 
 import re
 from collections.abc import Iterable
-from contextlib import suppress
 from functools import cache
 from html import unescape
 from pathlib import Path
-from queue import Empty
-from typing import Any
 
 import nbformat
 import papermill
-from jupyter_client.asynchronous import AsyncKernelClient
-from jupyter_client.channels import AsyncZMQSocketChannel
 from jupyter_client.manager import AsyncKernelManager
 from nbformat import NotebookNode
-from traitlets import Type
 
 from csnb.paths import NOTEBOOKS
 
@@ -35,29 +29,10 @@ def parameters_cell(notebook: Path) -> str:
     return cell.source
 
 
-class Replies(AsyncZMQSocketChannel):
-    """Looks again each second.
-
-    What nbclient sends for a widget's output, on the same socket, may swallow the news of a reply.
-    """
-
-    async def get_msg(self, timeout: float | None = None) -> dict[str, Any]:
-        while timeout is None:
-            with suppress(Empty):
-                return await super().get_msg(1.0)
-        return await super().get_msg(timeout)
-
-
-class Client(AsyncKernelClient):
-    """Never waits for a reply that is there."""
-
-    shell_channel_class = Type(Replies)
-
-
 @cache
 def kernel() -> AsyncKernelManager:
     """One for all notebooks, which nbclient starts: torch is imported once."""
-    return AsyncKernelManager(kernel_name="python3", client_factory=Client)
+    return AsyncKernelManager(kernel_name="python3")
 
 
 def emptied(notebook: NotebookNode, folder: Path) -> NotebookNode:
