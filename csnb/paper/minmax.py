@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from csnb.paper.tables import LEVEL
+from csnb.paper.pairs import LEVEL
 from csnb.statistics import holm, mcnemar, paired_difference, wilson
 
 NEAR = (0.01, 0.05, 0.1)  # |w| below this is near zero; so is |w| below this part of the largest

@@ -1,6 +1,6 @@
 """What the paper printed - the 552 accuracies of Tables II to IV - and our runs beside it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from csnb.errors import InputError
 from csnb.figures import table
 from csnb.methods import METHODS
 from csnb.spec import split
-from csnb.statistics import difference, half_width, holm, mcnemar, wilson
+from csnb.statistics import half_width, wilson
 
 TEST_IMAGES = {  # of each class
     "mnist": (980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009),
@@ -23,17 +23,7 @@ UNPROTECTING = (
     "STD",
     "ADV",
 )  # methods of the paper that know no costs: a run of theirs has every p
-ORDERINGS = (  # pairs of which the first is said to be above the second
-    ("CSE", "STD"),
-    ("CSA", "STD"),
-    ("CSE+ADV", "STD"),
-    ("CSE+ADV", "CSA"),
-    ("CSA", "ADV"),
-)
-SOURCES = ("published", "float32", "exact")
 FLOAT32 = "gradient=float32"  # of attacks: as the paper's library computed it
-LEVEL = 0.05  # of tests
-VERDICTS = ["above", "below", "unclear"]
 CELL = ["attack", "method", "protected_class"]
 DIGITS = 5e-5  # half a unit in the last place that is printed
 
@@ -87,7 +77,7 @@ def compare(scores: pd.DataFrame, dataset: str) -> pd.DataFrame:
     """
     theirs = published().query("dataset == @dataset").drop(columns=["table", "dataset"])
     frame = theirs.merge(_ours(scores, dataset), "outer", CELL, suffixes=("", "_ours"))
-    frame["n"] = frame["n"].fillna(frame.pop("n_ours")).astype(int)
+    frame["n"] = frame["n"].fillna(frame.pop("n_ours").astype(float)).astype(int)
     frame["difference"] = frame["ours"] - frame["published"]
     least, most = wilson(frame["published"] * frame["n"], frame["n"])
     below = np.hypot(frame["ours"] - frame["low"], most - frame["published"])
@@ -140,13 +130,13 @@ def _by_gradient(ours: pd.DataFrame) -> pd.DataFrame:
     rounded = ours["attack"].str.contains(FLOAT32, regex=False)
     names = {"ours": "exact", "low": "exact_low", "high": "exact_high"}
     exact = ours.loc[~rounded, [*CELL, *names]].rename(columns=names)
-    float32 = ours[rounded].assign(attack=ours.loc[rounded, "attack"].map(_plain))
+    float32 = ours[rounded].assign(attack=ours.loc[rounded, "attack"].map(plain_attack))
     only = ours[~rounded].merge(float32[CELL], "left", CELL, indicator=True)
     only = only[only.pop("_merge") == "left_only"]
     return pd.concat([float32.merge(exact, "left", CELL), only.assign(exact=np.nan)])
 
 
-def _plain(attack: str) -> str:
+def plain_attack(attack: str) -> str:
     """An attack's label without its gradient."""
     name, _, options = attack.partition("(")
     kept = [option for option in split(options.removesuffix(")")) if option != FLOAT32]
@@ -162,96 +152,11 @@ def _sorted(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.sort_values(CELL, ignore_index=True)
 
 
-def paired(hits: pd.DataFrame, dataset: str) -> pd.DataFrame:
-    """Do two methods of `ORDERINGS` differ on the same images of the class that both protect?
-
-    ``hits``: of `read_hits`. A row per pair, attack, ``gradient`` (exact, float32), class and seed:
-    ``n`` images, the accuracies ``first`` and ``second``, how many images ``only_first`` and
-    ``only_second`` get right, ``p`` of McNemar's exact test, ``holm`` (p adjusted for all rows of
-    the same gradient) and ``verdict``: above, below or unclear at 5 %. The tests are of these
-    networks: they know nothing of another seed's.
-    """
-    places = ["attack", "protected_class", "seed"]
-    own = hits["dataset"].astype(str) == Path(dataset).name
-    ours = protecting(hits[own & (hits["attack"] != "clean")])
-    parts = []
-    for first, second in ORDERINGS:
-        left, right = (ours[ours["method"] == name] for name in (first, second))
-        parts.append(left.merge(right, on=places, suffixes=("", "_second")))
-        parts[-1]["pair"] = f"{first} > {second}"
-    pairs = pd.concat(parts, ignore_index=True)
-    images = list(zip(pairs["hits"], pairs["hits_second"], strict=True))
-    frame = pairs[["pair", *places]].assign(
-        attack=pairs["attack"].map(_plain),
-        gradient=np.where(pairs["attack"].str.contains(FLOAT32, regex=False), "float32", "exact"),
-        n=[len(a) for a, _ in images],
-        first=[a.mean() for a, _ in images],
-        second=[b.mean() for _, b in images],
-        only_first=[int((a & ~b).sum()) for a, b in images],
-        only_second=[int((b & ~a).sum()) for a, b in images],
-        p=[mcnemar(a, b) for a, b in images],
-    )
-    families = frame.groupby("gradient")["p"]
-    frame["holm"] = families.transform(holm) if len(frame) else frame["p"]
-    clear, up = frame["holm"] < LEVEL, frame["only_first"] > frame["only_second"]
-    frame["verdict"] = np.select([clear & up, clear & ~up], ["above", "below"], "unclear")
-    return frame
-
-
 def protecting(rows: pd.DataFrame) -> pd.DataFrame:
     """Those of a class that the run protects, or of any where it protects none."""
     names = rows["method"].astype(str).str.partition("(")[0] if len(rows) else rows["method"]
     kept = rows[_protects(rows) | names.isin(UNPROTECTING)]
     return kept.drop(columns="protected_class").rename(columns={"p": "protected_class"})
-
-
-def orderings(comparison: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
-    """What the paper says of its methods: in how many classes is one of a pair above the other?
-
-    Its tables have no ADV: whether costs protect more than adversarial training alone is for our
-    runs to say. A row for each pair and attack; columns ``above``, ``below`` and ``unclear`` under
-    ``published`` (by Newcombe's interval of the difference: its images are not known), ``float32``
-    and ``exact`` (of ``tests``, see `paired`; classes times seeds).
-    """
-    known = comparison.dropna(subset=["published"]).set_index(["attack", "protected_class"])
-    counts = {}
-    for first, second in ORDERINGS:
-        left, right = (known[known["method"] == name] for name in (first, second))
-        pair = left.merge(right, left_index=True, right_index=True, suffixes=("", "_second"))
-        for attack, part in pair.groupby(level="attack", observed=True):
-            sizes = (part["n"], part["n_second"])
-            low, high = difference(part["published"], sizes[0], part["published_second"], sizes[1])
-            said = np.select([low > 0, high < 0], ["above", "below"], "unclear")
-            counts[f"{first} > {second}", attack, "published"] = pd.Series(said).value_counts()
-    for place, part in tests.groupby(["pair", "attack", "gradient"], observed=True):
-        counts[place] = part["verdict"].value_counts()
-    pairs = [f"{first} > {second}" for first, second in ORDERINGS]
-    order = {name: k for k, name in enumerate([*comparison["attack"].cat.categories])}
-    places = sorted({key[:2] for key in counts}, key=lambda k: (pairs.index(k[0]), order[k[1]]))
-    index = pd.MultiIndex.from_tuples(places, names=["pair", "attack"])
-    columns = pd.MultiIndex.from_product([SOURCES, VERDICTS])
-    values = [[counts.get((*k, s), {}).get(v, 0) for s, v in columns] for k in places]
-    return pd.DataFrame(values, index, columns, dtype=int)
-
-
-def findings(tests: pd.DataFrame) -> list[str]:
-    """What `paired` tests say of the paper's orderings: a line per pair and gradient."""
-    lines = []
-    for (pair, gradient), part in tests.groupby(["pair", "gradient"], sort=False):
-        counts = pd.crosstab(part["attack"], part["verdict"]).reindex(columns=VERDICTS)
-        order = dict.fromkeys(part["attack"])
-        said = "; ".join(_grouped(counts.fillna(0).astype(int).loc[list(order)]))
-        lines.append(f"**{pair}**, {gradient} gradients: {said}")
-    return lines
-
-
-def _grouped(counts: pd.DataFrame) -> Iterable[str]:
-    """``counts``, a row per attack, in words: attacks of equal counts together."""
-    for (above, below, unclear), rows in counts.groupby(list(counts), sort=False):
-        total, attacks = above + below + unclear, ", ".join(rows.index)
-        words = {"holds": above, "reversed": below, "unclear": unclear}
-        said = ", ".join(f"{word} in {count}" for word, count in words.items() if count)
-        yield f"{said} of {total} {'comparison' if total == 1 else 'comparisons'} under {attacks}"
 
 
 def gradients(comparison: pd.DataFrame) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from csnb import figures
-from csnb.paper import tables
+from csnb.paper import pairs, tables
 from csnb.paper.readings import Text, reading
 from csnb.runs import read_hits, read_run, read_runs
 
@@ -91,7 +91,7 @@ class Table:
     def paired(self) -> pd.DataFrame:
         """Pairs of methods on the same images (see `csnb.paper.paired`)."""
         hits = read_hits(Path(self.folder, run) for run in self.scores["run"].astype(str).unique())
-        return tables.paired(hits, self.dataset)
+        return pairs.paired(hits, self.dataset)
 
     @property
     def there(self) -> str:
@@ -164,10 +164,10 @@ class Table:
 
     def orderings(self) -> Shown:
         """For each pair of methods and attack, the counts of `csnb.paper.orderings`."""
-        counts = tables.orderings(self.comparison, self.paired)
+        counts = pairs.orderings(self.comparison, self.paired)
         if counts.empty:
             return Text("*No class has two methods to compare.*")
-        for source in tables.SOURCES:  # blank where there is nothing to compare
+        for source in pairs.SOURCES:  # blank where there is nothing to compare
             part = counts[source].astype("Int64")
             counts[source] = part.mask(part.sum(axis=1) == 0)
         return figures.table(counts.dropna(axis=1, how="all"))
@@ -187,7 +187,7 @@ class Table:
 
     def findings(self) -> Text:
         """The orderings of our runs in words (see `csnb.paper.findings`)."""
-        said = tables.findings(self.paired)
+        said = pairs.findings(self.paired)
         return Text("\n".join(f"- {line}" for line in said) or "*No pair of methods was run.*")
 
     def clean(self) -> Shown:

@@ -3,10 +3,12 @@
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from csnb.pages.claims import CLAIMS, Finding, judged, of_minmax, of_pair, report
+import csnb
+from csnb.pages.claims import CLAIMS, Finding, judged, of_minmax, of_pair, of_tables, report
 from csnb.pages.evidence import Evidence
 from csnb.paths import CHECKOUT, NOTEBOOKS
 
@@ -26,8 +28,10 @@ def test_without_runs_nothing_is_claimed_of_them(tmp_path: Path) -> None:
     evidence = Evidence(tmp_path)
     found = {claim.says: claim.ask(evidence) for claim in CLAIMS}
     of_equations = [text for text, one in found.items() if one.verdict != "not run"]
-    assert len(of_equations) == 4  # Eq. 4, Eq. 8-9, Theorem 1, inequality 11
-    assert all("|" not in line or line.count(" | ") == 3 for line in table(report(evidence)))
+    assert len(of_equations) == 5  # Eq. 4, Eq. 8-9, Theorem 1, inequality 11; Table I of images
+    rows = table(report(evidence))
+    assert {line.count(" | ") for line in rows[:-4]} == {3}  # of claims
+    assert {line.count(" | ") for line in rows[-4:]} == {6}  # of tables
 
 
 def table(page: str) -> list[str]:
@@ -85,6 +89,20 @@ def test_pairs_are_counted_by_gradient_and_without_cw() -> None:
     )
     expected = Finding("not run", "2 of 9 runs of the table are done, none with both")
     assert of_pair(evidence, "mnist", "CSE+ADV", "CSA") == expected
+
+
+def test_a_table_s_row_counts_what_both_sides_have() -> None:
+    known = csnb.paper.published().query("dataset == 'mnist'")
+    ours = known["published"].where(
+        known["attack"].isin(["PGD", "CW"]) & (known["method"] == "STD")
+    )
+    near = ours + np.where(known["attack"] == "PGD", 0.01, 0.4)
+    comparison = known.assign(ours=near, low=near - 0.02, high=near + 0.02, difference=0.01)
+    tests = pd.DataFrame(columns=["pair", "attack", "protected_class", "gradient", "verdict"])
+    made = SimpleNamespace(comparison=comparison, paired=tests, there="1 of 9")
+    head, row = of_tables(SimpleNamespace(tables={"mnist": made}))
+    assert len(head) == len(row) == 7
+    assert row[:4] == ["Table II, MNIST", "1 of 9", "20 of 240", "50%"] and row[-1] == "-"
 
 
 def test_weights_that_are_more_extreme_by_construction_hold() -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
-from test_tables import ALL, TESTED, scores
+from test_pairs import TESTED
+from test_tables import ALL, scores
 
 from csnb import paper
 from csnb.figures import GREY
