@@ -26,9 +26,9 @@ def test_a_recipe_is_found_by_name_in_any_folder_and_by_path(
         (
             "mnits",
             None,
-            "params: no file 'mnits'; allowed: cifar10, cifar100, cifar10_certified, "
-            "cifar10_pixel, digits, fashion_mnist, fashion_mnist_certified, fashion_mnist_pixel, "
-            "mnist, mnist_certified, ..., or a path; did you mean mnist?",
+            "params: no file 'mnits'; allowed: cifar10, cifar100, cifar100_narrow, "
+            "cifar10_certified, cifar10_pixel, digits, fashion_mnist, fashion_mnist_certified, "
+            "fashion_mnist_pixel, mnist, ..., or a path; did you mean mnist?",
         ),
         ("own.yaml", "[1, 2]", "own.yaml: holds list; allowed: names with values"),
         ("own.yaml", "a: [", "own.yaml: cannot be read (while parsing"),

@@ -104,9 +104,11 @@ class Table:
         return bool(self.comparison["published"].notna().any())
 
     def made(self) -> Styler:
-        """Where our numbers come from: code version, machine, threads and seeds of the runs."""
+        """Where our numbers come from: network, epochs, code, machine, threads and seeds."""
         results = [read_run(Path(self.folder, run)) for run in self.scores["run"].unique()]
         said = {"runs": [self.there]}
+        for key in ("model", "epochs"):
+            said[key] = [result["parameters"][key] for result in results]
         for key in ("commit", "machine", "threads"):
             said[key] = [result["provenance"][key] for result in results]
         said["csnb's numerics"] = [result["numerics"] for result in results]
