@@ -23,7 +23,7 @@ def measured(curves: Sequence[Comparison], guarantees: pd.DataFrame) -> str:
     """
     parts = [of_class(curves[0])]
     if len(curves) > 1:
-        parts.append(of_classes(curves))
+        parts += [of_classes(curves), to_use(curves)]
     if len(guarantees):
         parts.append(guaranteed(guarantees))
     return "\n\n".join(parts)
@@ -56,6 +56,24 @@ def of_classes(curves: Sequence[Comparison]) -> str:
         ends = [f"{row['recall']:.3f}", _bold(row), signed(row, "price")]
         rows.append([one.name, f"{one.budget:.0%}", many, *ends])
     return table(rows)
+
+
+def to_use(curves: Sequence[Comparison]) -> str:
+    """Which methods are shown to protect more than ADV with the best offset, and where."""
+    gains = pd.DataFrame({one.name: one.ranking["gain_low"] for one in curves})
+    gains = gains.drop(index=[BASE, CONTROL])
+    shown = (gains > 0).sum(axis=1).sort_values(ascending=False, kind="stable")
+    said = [
+        f"{name} in {count} of {gains.loc[name].notna().sum()} classes "
+        f"({', '.join(gains.columns[gains.loc[name] > 0])})"
+        for name, count in shown[shown > 0].items()
+    ]
+    if not said:
+        return "**What to use**: ADV with an offset; no method is shown to protect a class more."
+    return (
+        f"**What to use**: shown to protect more than ADV with the best offset: {'; '.join(said)}. "
+        "Elsewhere use ADV with an offset; `protect_best` measures it for a class of yours."
+    )
 
 
 def guaranteed(found: pd.DataFrame) -> str:

@@ -59,6 +59,20 @@ def test_a_row_has_the_ranking_s_numbers(monkeypatch: pytest.MonkeyPatch) -> Non
     assert rows[1] == ("| a 1 | 5% | 5 trainings each | 0.900 | +0.100 [-0.020, +0.180] | -0.012 |")
 
 
+def test_what_to_use_is_what_is_shown_above_adv(monkeypatch: pytest.MonkeyPatch) -> None:
+    lows = {
+        "a 1": {"CSA": 0.01, "REST": -0.1},
+        "a 2": {"CSA": 0.2, "REST": 0.1},
+        "a 3": {"CSA": -1},
+    }
+    known = {k: pd.DataFrame({"gain_low": v | {BASE: 0, CONTROL: 1}}) for k, v in lows.items()}
+    monkeypatch.setattr(Comparison, "ranking", property(lambda one: known[one.name]))
+    curves = [Comparison({}, 1, 0.01, name) for name in known]
+    said = pages.to_use(curves)
+    assert "offset: CSA in 2 of 3 classes (a 1, a 2); REST in 1 of 2 classes (a 2). " in said
+    assert pages.to_use(curves[2:]).startswith("**What to use**: ADV with an offset")
+
+
 def test_a_guarantee_is_counted_from_kept_bounds_and_the_same_seeds(evidence: Evidence) -> None:
     found = evidence.guarantees.loc["mnist 8, eps 0.2 (pixel)"]
     runs = comparable(evidence.folder, run_ids("certified_mnist"), 8)
