@@ -34,7 +34,12 @@ def take(runs: str | Path, target: Path = RESULTS) -> list[Path]:
 
 
 def _within(file: str) -> str:
-    """An absolute path from the checkout's root on, where what it ends in lies there."""
+    """An absolute path from the checkout's root on, where this file or run lies there."""
     parts = Path(file).parts
     ends = (Path(*parts[start:]) for start in range(1, len(parts)))
-    return next((end.as_posix() for end in ends if (CHECKOUT / end).is_file()), file)
+    known = (end for end in ends if (CHECKOUT / end).is_file() or _is_run(CHECKOUT / end))
+    return next((end.as_posix() for end in known), file)
+
+
+def _is_run(place: Path) -> bool:
+    return place.parent == RESULTS and inspect(place).state == "done"

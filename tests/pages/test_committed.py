@@ -1,6 +1,7 @@
 """Runs that are taken over are whole, without what is left behind, and nothing is overwritten."""
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from making import QUICK, stripes
 
 from csnb import Experiment, InputError, find_or_run, read_run
 from csnb.pages.committed import take
-from csnb.paths import PARAMS
+from csnb.paths import PARAMS, RESULTS
 from csnb.runs import inspect
 from csnb.runs.folder import write_result
 
@@ -62,3 +63,13 @@ def test_a_file_of_another_checkout_is_the_one_of_this(tmp_path: Path, more: str
 
 def spoil(folder: Path, result: object) -> None:
     (folder / "result.json").write_text("{}")
+
+
+def test_a_run_of_another_checkout_that_weights_are_from_is_the_one_of_this(tmp_path: Path) -> None:
+    known = min(RESULTS.glob("digits-STD-p0-*"))
+    there = tmp_path / "elsewhere" / "results" / "runs" / known.name
+    shutil.copytree(known, there)
+    asked = {"dataset": "digits", "epochs": 1, "attacks": "FGSM", "init_from": str(there)}
+    find_or_run(Experiment(**asked, runs=str(tmp_path / "runs")))
+    (copy,) = take(tmp_path / "runs", tmp_path / "target")
+    assert read_run(copy)["files"] == {"init_from": f"results/runs/{known.name}"}
