@@ -19,16 +19,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
 from datetime import UTC, datetime
 from importlib import metadata
-from io import StringIO
 from pathlib import Path
 from statistics import median
 
 import torch
 from peers import art_epoch, batched, ours, rivals, textbook_epoch
 from torch import Tensor, nn
+from turns import ROUNDS, in_turn
 
 import csnb
 from csnb.models import Normalized
@@ -38,7 +37,6 @@ from csnb.runs import provenance
 from csnb.spec import Spec
 
 HERE = Path(__file__).resolve().parent
-ROUNDS = 3
 IMAGES = 1000
 EPS, STEP = 0.1, 0.01  # pixels; what MNIST's 0.3 normalised units are, about
 
@@ -52,33 +50,6 @@ def plain(model: Normalized) -> Normalized:
             convolution.load_state_dict(layer.state_dict())
             setattr(model.body, name, nn.Sequential(convolution, nn.ReLU(), nn.MaxPool2d(2)))
     return model
-
-
-def in_turn(
-    contestants: dict[str, Callable[[], object]], rounds: int = ROUNDS, warm_up: int = 1
-) -> tuple[dict[str, list[float]], dict[str, object], dict[str, float]]:
-    """Seconds of every round, last result and most memory (MiB) by name.
-
-    ``warm_up`` rounds are not timed.
-    """
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    results, memory = {}, dict.fromkeys(contestants, 0.0)
-    for number in range(rounds + warm_up):
-        for name, call in contestants.items():
-            Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak counts from here
-            before, start = resident("VmRSS"), time.perf_counter()
-            with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-                results[name] = call()
-            if number >= warm_up:
-                seconds[name].append(time.perf_counter() - start)
-            memory[name] = max(memory[name], resident("VmHWM") - before)
-    return seconds, results, memory
-
-
-def resident(field: str) -> float:
-    """This process's resident memory in MiB: now (VmRSS) or at its peak (VmHWM)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
 
 
 def ratio(slow: list[float], fast: list[float]) -> str:
