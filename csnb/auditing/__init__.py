@@ -4,11 +4,11 @@ from csnb.auditing import blind  # its attacks register themselves
 from csnb.auditing.autoattack import AUDITED
 from csnb.auditing.indicators import Indicator
 from csnb.auditing.of_model import audit
-from csnb.auditing.of_runs import audit_run, audit_runs, kept_audits, overview
+from csnb.auditing.of_runs import audit_run, audit_runs, kept_audits, kept_rows, overview
 from csnb.auditing.plan import BUDGETS, Attack, Budget
 from csnb.auditing.report import Audit
 
 __all__ = [
     "AUDITED", "Attack", "Audit", "BUDGETS", "Budget", "Indicator", "audit", "audit_run",
-    "audit_runs", "blind", "kept_audits", "overview",
+    "audit_runs", "blind", "kept_audits", "kept_rows", "overview",
 ]  # fmt: skip

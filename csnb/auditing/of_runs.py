@@ -1,6 +1,6 @@
 """Audits of finished runs, kept in their folders."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from csnb.images import at_once
 from csnb.paths import expand
 from csnb.pretrained import load_model, run_data
 from csnb.runs import inspect, read_run, run_folders
-from csnb.runs.audits import audit_file, read_audits
+from csnb.runs.audits import NUMBERS, TEXTS, audit_file, read_audits
 from csnb.runs.frames import read_answers
 from csnb.spec import Spec
 
@@ -106,7 +106,18 @@ def kept_audits(runs: str | Path) -> pd.DataFrame:
 
     With the run's ``dataset``, ``threat`` model, ``method`` and ``seed``.
     """
-    rows = []
+    return pd.DataFrame([run | _summary(rows) for run, rows in _kept(runs)])
+
+
+def kept_rows(runs: str | Path) -> pd.DataFrame:
+    """All rows of these audits (see `csnb.auditing.Audit`), with the same of the run; ``file``."""
+    parts = [rows.assign(**run) for run, rows in _kept(runs)]
+    nothing = pd.DataFrame(columns=[*TEXTS, *NUMBERS, "file", "run"])
+    return pd.concat(parts, ignore_index=True) if parts else nothing
+
+
+def _kept(runs: str | Path) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """What is said of a run, and the rows of one of its audits."""
     for path in run_folders(runs):
         found = inspect(path)
         if found.state == "done":
@@ -114,8 +125,7 @@ def kept_audits(runs: str | Path) -> pd.DataFrame:
             run = {"run": path.name, "dataset": asked["dataset"]}
             run |= {"threat": str(Experiment.of_result(found.result).threat())}
             run |= {"method": asked["method"], "seed": asked["seed"]}
-            rows += [run | _summary(audit) for audit in read_audits(path, _weights(found.result))]
-    return pd.DataFrame(rows)
+            yield from ((run, rows) for rows in read_audits(path, _weights(found.result)))
 
 
 def _summary(rows: pd.DataFrame) -> dict[str, object]:

@@ -10,7 +10,7 @@ import pytest
 from making import QUICK, stripes
 
 import csnb
-from csnb.auditing import audit_run, kept_audits
+from csnb.auditing import audit_run, kept_audits, kept_rows
 from csnb.paper import tables
 from csnb.runs import read_run, read_runs
 from csnb.runs.audits import read_audits
@@ -51,7 +51,10 @@ def test_scores_stand_beside_what_is_audited(runs: Path) -> None:
     least = beside["value"].astype(float).min()
     assert table.loc[("CSA", "middle"), "exact"] == least and len(table) == 1
     assert table["audited"].iloc[0].startswith(f"{part.loc['middle', 'value']:.3f} [")
-    kept = kept_audits(runs).iloc[0]
+    kept, rows = kept_audits(runs).iloc[0], kept_rows(runs)
+    assert set(rows["run"]) == {kept["run"]} and set(rows["seed"]) == {kept["seed"]}
+    left = rows[(rows["part"] == "accuracy") & (rows["name"] == "audited")]
+    assert left.set_index("class")["value"][kept["class"]] == kept["audited"]
     told = kept[["dataset", "threat", "method", "seed"]].tolist()
     assert told == ["stripes.npz", "eps 0.3 (normalized)", "CSA", 0]
     assert kept["audited"] == part.loc["middle", "value"] <= kept["claimed"]
@@ -174,7 +177,7 @@ def test_an_audit_that_is_not_whole_stops_no_reading(
     sign(file, rows)
     assert "audited" not in read_runs(tmp_path)
     assert "audited" not in csnb.runs.read_scores([folder])
-    assert kept_audits(tmp_path).empty
+    assert kept_audits(tmp_path).empty and kept_rows(tmp_path).empty
 
 
 def test_an_audit_of_which_a_byte_or_the_end_is_another_is_left_aside(
