@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from turns import ROUNDS, in_turn
 
 import csnb
+from csnb.markdown import table as markdown_table
 from csnb.models import Normalized
 from csnb.models.lenet import ConvPoolReLU
 from csnb.models.native import available
@@ -61,8 +62,7 @@ def ratio(slow: list[float], fast: list[float]) -> str:
 def table(rows: list[dict[str, object]]) -> str:
     """Rows as Markdown."""
     names = list(rows[0])
-    lines = [names, ["---"] * len(names), *([str(row[name]) for name in names] for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return markdown_table([names, *([str(row[name]) for name in names] for row in rows)])
 
 
 def attack_rows(

@@ -20,20 +20,20 @@ from csnb.figures.style import (
     GREY,
     ORANGE,
     PURPLE,
-    STYLES,
     YELLOW,
     caption,
+    styled,
 )
 from csnb.figures.tables import table
 from csnb.figures.training import layer_fuzziness, training, trends, updates
 from csnb.figures.weights import weights
 
 __all__ = [
-    "BLUE", "GREEN", "GREY", "ORANGE", "PURPLE", "STYLES", "YELLOW", "adversarial_examples",
+    "BLUE", "GREEN", "GREY", "ORANGE", "PURPLE", "YELLOW", "adversarial_examples",
     "annotated_map", "boxes", "by_attack", "caption", "cost_matrix", "differences", "eps_slider",
     "framework", "layer_fuzziness", "lines", "per_class", "protected_against_others",
-    "protection_curve", "ranking", "robustness_heatmap", "table", "training", "trends", "updates",
-    "weights",
+    "protection_curve", "ranking", "robustness_heatmap", "styled", "table", "training", "trends",
+    "updates", "weights",
 ]  # fmt: skip
 
 shell.draw_into_the_notebook()

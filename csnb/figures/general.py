@@ -4,17 +4,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
-from csnb.figures.style import BLUE, GREEN, ORANGE, PURPLE, YELLOW, new_axes
-
-LINES = [  # of up to six curves
-    {"color": colour, "ls": stroke, "marker": marker}
-    for colour, stroke, marker in zip(
-        (BLUE, ORANGE, "black", GREEN, PURPLE, YELLOW),
-        ("-", "--", ":", "-.", "-", "--"),
-        "os^Dvx",
-        strict=True,
-    )
-]
+from csnb.figures.style import new_axes, styled
 
 
 def lines(
@@ -28,13 +18,13 @@ def lines(
     title: str = "",
     ax: Axes | None = None,
 ) -> Axes:
-    """Each column of ``table`` against its index, up to six.
+    """Each column of ``table`` against its index.
 
     ``low`` and ``high``, of the same shape, shade intervals. ``scales``: of x and y, as matplotlib
     names them. Colour, stroke and marker differ.
     """
     ax = new_axes(ax, 5.5, 3.2, title)
-    for name, style in zip(table, LINES, strict=False):
+    for name, style in styled(table):
         every = max(1, len(table) // 10)
         ax.plot(table.index, table[name], **style, ms=4, markevery=every, label=name)
         if low is not None and high is not None:

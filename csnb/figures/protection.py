@@ -1,7 +1,6 @@
 """The robust ROC curve of a class, and what methods gain on it."""
 
 from collections.abc import Mapping
-from itertools import cycle
 from types import MappingProxyType
 
 import matplotlib.pyplot as plt
@@ -11,7 +10,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from csnb.figures.style import BLUE, GREY, STYLES, new_axes, plain
+from csnb.figures.style import BLUE, GREY, new_axes, plain, styled
 
 LEAST = 1e-3  # false alarms that are shown; fewer stand there too
 AT_LEAST = ", certified at least"
@@ -34,7 +33,7 @@ def protection_curve(
     """
     labels = [*map(plain, curves), *(plain(name) + AT_LEAST for name in certified)]
     ax = new_axes(ax, max(5.5, 4 + 0.075 * max(map(len, labels), default=0)), 3.6, title)
-    for (name, curve), style in zip(curves.items(), cycle(STYLES), strict=False):
+    for (name, curve), style in styled(curves.items()):
         alarms = curve["false_alarms"].clip(lower=LEAST)
         look = {"color": style["color"], "ls": style["ls"]}
         ax.step(alarms, curve["recall"], where="post", lw=1.5, **look)

@@ -7,7 +7,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
-from csnb.figures.style import BLUE, GREY, ORANGE, STYLES, caption, new_axes, plain
+from csnb.figures.style import BLUE, GREY, ORANGE, caption, new_axes, plain, styled
 
 UPRIGHT = 10  # characters of an attack's name that stands upright
 LEAST_SPAN = 0.05  # of differences of accuracy: smaller ones stay pale
@@ -128,7 +128,7 @@ def by_attack(frame: pd.DataFrame, *, title: str = "", ax: Axes | None = None) -
     inches = 0.5 if slanted else 0.1 + 0.09 * longest  # for each attack
     height = 3.4 + (0.05 * longest if slanted else 0)
     ax = new_axes(ax, max(8, 2.8 + inches * len(attacks)), height, title)
-    for number, (name, style) in enumerate(zip(series, STYLES, strict=False)):
+    for number, (name, style) in enumerate(styled(series)):
         rows = frame[frame["series"] == name]
         beside = 0.7 * ((number + 0.5) / len(series) - 0.5)
         place = np.array([attacks.index(attack) for attack in rows["attack"]]) + beside

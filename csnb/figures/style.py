@@ -1,6 +1,7 @@
 """What all figures share: colours, series' styles, new axes, and what a title says."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -8,10 +9,12 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+T = TypeVar("T")
+
 # Okabe and Ito's: told apart by colour-blind readers, the first three in grey too.
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#999999"
 GREEN, YELLOW, PURPLE = "#009E73", "#E69F00", "#CC79A7"
-STYLES = (  # of a figure's series, in their order
+STYLES: tuple[dict[str, Any], ...] = (  # of a figure's first six series, in their order
     {"color": BLUE, "ls": "-", "marker": "o"},
     {"color": ORANGE, "ls": "--", "marker": "s"},
     {"color": GREEN, "ls": ":", "marker": "^"},
@@ -19,6 +22,18 @@ STYLES = (  # of a figure's series, in their order
     {"color": "black", "ls": (0, (6, 1, 1, 1, 1, 1)), "marker": "x"},
     {"color": YELLOW, "ls": (0, (1, 2)), "marker": "v"},
 )
+
+
+def styled(series: Iterable[T]) -> Iterator[tuple[T, dict[str, Any]]]:
+    """Each of a figure's series with its colour, stroke (``ls``) and marker, for matplotlib.
+
+    The first six share none of the three; from the seventh on colours come again with other
+    strokes and markers, so that 36 are told apart.
+    """
+    for number, name in enumerate(series):
+        turn, place = divmod(number, len(STYLES))
+        stroke = STYLES[(place + turn) % len(STYLES)]
+        yield name, {**stroke, "color": STYLES[place]["color"]}
 
 
 def caption(

@@ -4,13 +4,14 @@ import itertools
 from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from csnb.figures.style import BLUE, GREY, ORANGE, STYLES, label_panels, new_axes, plain
+from csnb.figures.style import BLUE, GREY, ORANGE, label_panels, new_axes, plain, styled
 
 
 def training(history: pd.DataFrame, *, title: str = "", ax: Axes | None = None) -> Axes:
@@ -48,7 +49,7 @@ def trends(frame: pd.DataFrame, measures: Mapping[str, str], *, title: str = "")
     panels = itertools.product(enumerate(datasets), enumerate(measures))
     for (row, dataset), (column, measure) in panels:
         ax = axes[row, column]
-        for method, style in zip(methods, STYLES, strict=False):
+        for method, style in styled(methods):
             rows = frame[(frame["dataset"] == dataset) & (frame["method"] == method)]
             ax.plot(rows["epoch"], rows[measure], **style, ms=3, lw=1.3, label=method)
             if f"{measure}.low" in rows:
@@ -69,8 +70,9 @@ def layer_fuzziness(frame: pd.DataFrame, *, title: str = "") -> Figure:
     layers = list(dict.fromkeys(frame["layer"]))
     size = (11, 1.6 + 0.19 * len(layers))
     figure, (over, last) = plt.subplots(1, 2, figsize=size, layout="constrained", sharey=True)
-    groups = zip(frame.groupby("method", sort=False), STYLES, (8, 4), strict=False)
-    for (method, rows), style, ms in groups:
+    groups = list(frame.groupby("method", sort=False))
+    sizes = np.linspace(8, 4, len(groups))  # so that one marker does not hide another
+    for ((method, rows), style), ms in zip(styled(groups), sizes, strict=True):
         table = rows.pivot(index="epoch", columns="layer", values="fuzziness")[layers]
         over.plot(table.index, table, **style, ms=ms, mfc="none", lw=1)
         looks = style | {"ls": "none", "ms": ms, "mfc": "none", "label": method}
@@ -79,7 +81,7 @@ def layer_fuzziness(frame: pd.DataFrame, *, title: str = "") -> Figure:
     _whole_epochs(over)
     last.set_xticks(range(len(layers)), layers, rotation=90, fontsize=8)
     last.set(title="by convolution, after the last epoch")
-    label_panels(figure, last, title, 2)
+    label_panels(figure, last, title, len(groups))
     return figure
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from csnb.figures.style import STYLES, label_panels
+from csnb.figures.style import label_panels, styled
 
 
 def weights(frame: pd.DataFrame, *, title: str = "") -> Figure:
@@ -17,7 +17,7 @@ def weights(frame: pd.DataFrame, *, title: str = "") -> Figure:
     figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), layout="constrained")
     spread, place, ranked = axes
     edges = np.histogram_bin_edges(frame.to_numpy(), 31)
-    for name, style in zip(frame, STYLES, strict=False):
+    for name, style in styled(frame):
         size = frame[name].abs().to_numpy()
         counts, look = np.histogram(frame[name], edges)[0], style | {"label": name}
         spread.stairs(counts, edges, color=style["color"], ls=style["ls"], lw=1.6, label=name)

@@ -1,4 +1,4 @@
-"""README's measurements: a class's ranking and its picture, then every class in a row."""
+"""README's measurements: what to use, a class's ranking and picture, every class in a row."""
 
 from collections.abc import Sequence
 
@@ -17,13 +17,13 @@ MOST = 6  # methods in the picture
 
 
 def measured(curves: Sequence[Comparison], guarantees: pd.DataFrame) -> str:
-    """What README says in Markdown: the first class in full, then a row per class.
+    """What README says in Markdown: what to use, the first class in full, a row per class.
 
     ``curves``, ``guarantees``: of `csnb.pages.evidence.Evidence`.
     """
-    parts = [of_class(curves[0])]
+    parts = [to_use(curves), of_class(curves[0])]
     if len(curves) > 1:
-        parts += [of_classes(curves), to_use(curves)]
+        parts.append(of_classes(curves))
     if len(guarantees):
         parts.append(guaranteed(guarantees))
     return "\n\n".join(parts)
@@ -59,20 +59,20 @@ def of_classes(curves: Sequence[Comparison]) -> str:
 
 
 def to_use(curves: Sequence[Comparison]) -> str:
-    """Which methods are shown to protect more than ADV with the best offset, and where."""
-    gains = pd.DataFrame({one.name: one.ranking["gain_low"] for one in curves})
-    gains = gains.drop(index=[BASE, CONTROL])
-    shown = (gains > 0).sum(axis=1).sort_values(ascending=False, kind="stable")
+    """Which methods are shown to protect more than ADV with the best offset, and how much."""
+    rows = pd.concat([one.ranking for one in curves]).drop(index=[BASE, CONTROL])
+    sure = rows[rows["gain_low"] > 0].groupby(level=0)["gain"].agg(["size", "min", "max"])
     said = [
-        f"{name} in {count} of {gains.loc[name].notna().sum()} classes "
-        f"({', '.join(gains.columns[gains.loc[name] > 0])})"
-        for name, count in shown[shown > 0].items()
+        f"{name} in {row['size']:.0f} of {(rows.index == name).sum()} classes "
+        f"(recall {row['min']:+.3f} to {row['max']:+.3f})"
+        for name, row in sure.sort_values("size", ascending=False, kind="stable").iterrows()
     ]
     if not said:
         return "**What to use**: ADV with an offset; no method is shown to protect a class more."
     return (
-        f"**What to use**: shown to protect more than ADV with the best offset: {'; '.join(said)}. "
-        "Elsewhere use ADV with an offset; `protect_best` measures it for a class of yours."
+        "**What to use**: shown to protect more than ADV with the best offset, at equal false "
+        f"alarms: {'; '.join(said)}. Elsewhere use ADV with an offset; `protect_best` measures it "
+        "for a class of yours."
     )
 
 

@@ -27,10 +27,15 @@ def test_annotated_map_writes_each_text_in_its_cell() -> None:
 
 
 def test_series_are_told_apart_by_colour_line_and_marker() -> None:
-    assert all(
-        len({style[name] for style in figures.STYLES}) == len(figures.STYLES)
-        for name in ("color", "ls", "marker")
-    )
+    names, styles = zip(*figures.styled(range(36)), strict=True)
+    assert names == tuple(range(36))
+    assert all(len({s[name] for s in styles[:6]}) == 6 for name in ("color", "ls", "marker"))
+    assert len({(style["color"], style["ls"], style["marker"]) for style in styles}) == 36
+
+
+def test_no_curve_is_left_out() -> None:
+    ax = figures.lines(pd.DataFrame([range(9)] * 2), xlabel="x", ylabel="y")
+    assert [line.get_ydata()[0] for line in ax.lines] == list(range(9))
 
 
 def test_a_caption_says_what_the_numbers_are_of() -> None:

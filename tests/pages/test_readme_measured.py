@@ -60,16 +60,23 @@ def test_a_row_has_the_ranking_s_numbers(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_what_to_use_is_what_is_shown_above_adv(monkeypatch: pytest.MonkeyPatch) -> None:
-    lows = {
-        "a 1": {"CSA": 0.01, "REST": -0.1},
-        "a 2": {"CSA": 0.2, "REST": 0.1},
-        "a 3": {"CSA": -1},
+    found = {  # by class, then by method: gain and its lower end
+        "a 1": {"CSA": (0.03, 0.01), "REST": (0.05, -0.1)},
+        "a 2": {"CSA": (0.3, 0.2), "REST": (0.2, 0.1)},
+        "a 3": {"CSA": (0.5, -1)},
     }
-    known = {k: pd.DataFrame({"gain_low": v | {BASE: 0, CONTROL: 1}}) for k, v in lows.items()}
+    own = {BASE: (0, 0), CONTROL: (2, 1)}
+    known = {
+        name: pd.DataFrame.from_dict(of | own, orient="index", columns=["gain", "gain_low"])
+        for name, of in found.items()
+    }
     monkeypatch.setattr(Comparison, "ranking", property(lambda one: known[one.name]))
     curves = [Comparison({}, 1, 0.01, name) for name in known]
     said = pages.to_use(curves)
-    assert "offset: CSA in 2 of 3 classes (a 1, a 2); REST in 1 of 2 classes (a 2). " in said
+    assert (
+        "equal false alarms: CSA in 2 of 3 classes (recall +0.030 to +0.300); "
+        "REST in 1 of 2 classes (recall +0.200 to +0.200). "
+    ) in said
     assert pages.to_use(curves[2:]).startswith("**What to use**: ADV with an offset")
 
 
