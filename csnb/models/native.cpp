@@ -1,14 +1,15 @@
 // relu(max_pool2d(conv2d(x, w, bias, padding), 2)) for 5x5 kernels, and its gradients, on float32 NCHW arrays.
 //
-// Forward: eight images lie side by side in the innermost dimension, so that every load, multiply-add, comparison and
-// select is one 8-lane instruction whatever the number of channels; the sums of a pooling window for three kernels stay
-// in registers. A byte per pooled value keeps which of its four pixels won, or that ReLU cut it off ("dead").
+// Forward: as many images as a register has lanes, 8 or 16, lie side by side in the innermost dimension, so that every load,
+// multiply-add, comparison and select is one instruction whatever the number of channels; the sums of a pooling window for
+// three or six kernels stay in registers. A byte per pooled value keeps which of its four pixels won, or that ReLU cut it off
+// ("dead").
 //
 // Backward: at most one of four pixels carries a gradient, and ReLU cuts off many of those. Image by image, the live
 // gradients are listed, and only they are multiplied, by rows of the kernel (input gradient) or of pixels (weight
 // gradient), five numbers in eight lanes: an eighth of the dense work, which outweighs the idle lanes.
 //
-// Every sum runs in an order fixed by the sizes alone: results are bit-identical whatever the number of threads. What is
+// Every sum runs in an order fixed by the sizes alone: results are bit-identical whatever the threads and the lanes. What is
 // not multiplied cannot show that 0 * inf and 0 * NaN are NaN, so the functions answer 1 where that could matter, and the
 // caller takes another way. NaN and infinity in the pixels or the bias pass the forward function as in torch.
 
@@ -29,16 +30,21 @@ extern "C" void GOMP_parallel(void (*body)(void*), void* data, unsigned threads,
 namespace {
 
 using Index = std::int64_t;
+#ifdef __AVX512F__
+constexpr Index LANES = 16, GROUP = 6;  // floats in a register; kernels at a time, in 24 of 32 registers
+#else
+constexpr Index LANES = 8, GROUP = 3;  // in 12 of 16
+#endif
 typedef float f8 __attribute__((vector_size(32)));
 typedef float f8u __attribute__((vector_size(32), aligned(4), may_alias));  // at any address
-typedef std::int32_t i8 __attribute__((vector_size(32)));
-typedef std::int8_t b8 __attribute__((vector_size(8)));
+typedef float fv __attribute__((vector_size(4 * LANES)));
+typedef std::int32_t iv __attribute__((vector_size(4 * LANES)));
+typedef std::int8_t bv __attribute__((vector_size(LANES)));
 
-#define UNROLL _Pragma("GCC unroll 8")  // arrays of vectors become registers only in unrolled loops
+#define UNROLL _Pragma("GCC unroll 16")  // arrays of vectors become registers only in unrolled loops
 
-constexpr Index LANES = 8, SIDE = 5, TAPS = SIDE * SIDE, GROUP = 3;  // GROUP: kernels at a time, 12 of 16 registers
-constexpr Index FRAME = (SIDE + 2) * LANES;                          // floats of a framed kernel, see frame_kernels
-constexpr int DEAD = 4;                                              // in place of the winner, 0-3 in row-major order
+constexpr Index SIDE = 5, TAPS = SIDE * SIDE, ROW = 8, FRAME = (SIDE + 2) * ROW;  // FRAME: see frame_kernels
+constexpr int DEAD = 4;  // in place of the winner, 0-3 in row-major order
 
 struct Shape {
     Index batch, channels, height, width, kernels, padding, threads;  // in this order in the interface
@@ -55,7 +61,12 @@ struct Live {  // a gradient that passes
     std::int32_t offset;
 };
 
-inline f8 splat(float v) { return f8{v, v, v, v, v, v, v, v}; }  // f8{} + v would be an addition, for the sake of -0.0
+inline f8 splat8(float v) { return f8{v, v, v, v, v, v, v, v}; }  // f8{} + v would be an addition, for the sake of -0.0
+#ifdef __AVX512F__
+inline fv splat(float v) { return fv{v, v, v, v, v, v, v, v, v, v, v, v, v, v, v, v}; }
+#else
+inline fv splat(float v) { return splat8(v); }
+#endif
 inline f8 load(const float* from) { return *reinterpret_cast<const f8u*>(from); }
 inline void add(float* to, f8 value) { *reinterpret_cast<f8u*>(to) += value; }
 
@@ -65,7 +76,7 @@ class Buffer {  // floats on cache lines, zero at first, and a spare line for th
 public:
     explicit Buffer(Index floats) : lines(floats / 16 + 2) {}
     float* floats() { return lines.data()->values; }
-    f8* vectors() { return reinterpret_cast<f8*>(floats()); }
+    fv* vectors() { return reinterpret_cast<fv*>(floats()); }
 };
 
 bool finite(const float* values, Index count) {  // without an early end, to run eight lanes at a time
@@ -94,36 +105,36 @@ void parallel(Index threads, Index tasks, const Worker& worker) {
     if (failed) throw std::bad_alloc();
 }
 
-// Eight images (the last of `count` again where there are fewer) to in[channel][row][column], inside the zero padding.
-void gather(const Shape& s, const float* x, Index count, f8* in) {
+// LANES images (the last of `count` again where there are fewer) to in[channel][row][column], inside the zero padding.
+void gather(const Shape& s, const float* x, Index count, fv* in) {
     for (Index c = 0; c < s.channels; ++c)
         for (Index i = 0; i < s.height; ++i, x += s.width) {
-            f8* row = in + (c * s.tall + i + s.padding) * s.wide + s.padding;
+            fv* row = in + (c * s.tall + i + s.padding) * s.wide + s.padding;
             for (Index j = 0; j < s.width; ++j)
                 UNROLL for (Index lane = 0; lane < LANES; ++lane) row[j][lane] = x[std::min(lane, count - 1) * s.image + j];
         }
 }
 
-// out[value] of eight images to the first `count` of them.
-void scatter(const Shape& s, const f8* out, Index count, float* y) {
+// out[value] of LANES images to the first `count` of them.
+void scatter(const Shape& s, const fv* out, Index count, float* y) {
     for (Index lane = 0; lane < count; ++lane)
         for (Index value = 0; value < s.output; ++value) *y++ = out[value][lane];
 }
 
-// A row of pooling windows for K kernels and eight images. in: first input row; weights: [channel][tap][K]; out and winner:
+// A row of pooling windows for K kernels and LANES images. in: first input row; weights: [channel][tap][K]; out and winner:
 // at the row of the first kernel.
 template <int K>
-void pool_row(const Shape& s, const f8* in, const float* weights, const float* bias, f8* out, b8* winner) {
+void pool_row(const Shape& s, const fv* in, const float* weights, const float* bias, fv* out, bv* winner) {
     for (Index j = 0; j < s.columns; ++j, in += 2) {
-        f8 sums[4][K];
+        fv sums[4][K];
         UNROLL for (int k = 0; k < K; ++k) sums[0][k] = sums[1][k] = sums[2][k] = sums[3][k] = splat(bias[k]);
         const float* weight = weights;
         for (Index c = 0; c < s.channels; ++c)
             for (Index ky = 0; ky < SIDE; ++ky) {
-                const f8* row = in + (c * s.tall + ky) * s.wide;
+                const fv* row = in + (c * s.tall + ky) * s.wide;
                 UNROLL for (int kx = 0; kx < SIDE; ++kx, weight += K)
                     UNROLL for (int k = 0; k < K; ++k) {
-                        const f8 tap = splat(weight[k]);
+                        const fv tap = splat(weight[k]);
                         sums[0][k] += row[kx] * tap;
                         sums[1][k] += row[kx + 1] * tap;
                         sums[2][k] += row[s.wide + kx] * tap;
@@ -131,21 +142,22 @@ void pool_row(const Shape& s, const f8* in, const float* weights, const float* b
                     }
             }
         UNROLL for (int k = 0; k < K; ++k) {
-            f8 best = sums[0][k];
-            i8 index = {};
+            fv best = sums[0][k];
+            iv index = {};
             UNROLL for (int n = 1; n < 4; ++n) {  // as torch: the first of equals, but the last NaN
-                const i8 wins = (sums[n][k] > best) | (sums[n][k] != sums[n][k]);
+                const iv wins = (sums[n][k] > best) | (sums[n][k] != sums[n][k]);
                 best = wins ? sums[n][k] : best;
-                index = wins ? i8{} + n : index;
+                index = wins ? iv{} + n : index;
             }
-            const i8 dead = best <= 0;
-            out[k * s.windows + j] = dead ? f8{} : best;
-            winner[k * s.windows + j] = __builtin_convertvector(dead ? i8{} + DEAD : index, b8);
+            const iv dead = best <= 0;
+            out[k * s.windows + j] = dead ? fv{} : best;
+            winner[k * s.windows + j] = __builtin_convertvector(dead ? iv{} + DEAD : index, bv);
         }
     }
 }
 
-constexpr decltype(&pool_row<1>) POOL_ROW[] = {nullptr, pool_row<1>, pool_row<2>, pool_row<3>};
+constexpr decltype(&pool_row<1>) POOL_ROW[] = {nullptr,     pool_row<1>, pool_row<2>, pool_row<3>,
+                                                pool_row<4>, pool_row<5>, pool_row<6>};
 
 // For the input gradient: each kernel inside seven rows of eight, a zero row above and below, a zero before and two behind.
 // What a gradient adds to the 6x6 pixels below its window are six rows of this, from the first or second row and column on,
@@ -154,7 +166,7 @@ void frame_kernels(const Shape& s, const float* w, float* framed) {
     for (Index k = 0; k < s.kernels; ++k)
         for (Index c = 0; c < s.channels; ++c)
             for (Index tap = 0; tap < TAPS; ++tap)
-                framed[(c * s.kernels + k) * FRAME + (tap / SIDE + 1) * LANES + tap % SIDE + 1] = *w++;
+                framed[(c * s.kernels + k) * FRAME + (tap / SIDE + 1) * ROW + tap % SIDE + 1] = *w++;
 }
 
 // Lists the live gradients of one image and `kernels` kernels, window by window, column by column; those of window n end at
@@ -187,7 +199,7 @@ void input_gradient(const Shape& s, const Live* live, const Index* ends, const f
             for (const Live* end = live + *ends++; entry < end; ++entry)
                 UNROLL for (int c = 0; c < C; ++c)
                     UNROLL for (int r = 0; r < 6; ++r)
-                        rows[c][r] += splat(entry->gradient) * load(framed + c * channel + entry->offset + r * LANES);
+                        rows[c][r] += splat8(entry->gradient) * load(framed + c * channel + entry->offset + r * ROW);
             UNROLL for (int c = 0; c < C; ++c) {  // the next window is two rows further down
                 UNROLL for (int r = 0; r < 2; ++r) add(to + c * s.plane + r * s.step, rows[c][r]);
                 UNROLL for (int r = 0; r < 4; ++r) rows[c][r] = rows[c][r + 2];
@@ -206,9 +218,9 @@ void weight_gradient(const Shape& s, const Live* live, const Live* end, const fl
     for (; live < end; ++live)
         UNROLL for (int c = 0; c < C; ++c)
             UNROLL for (int ky = 0; ky < SIDE; ++ky)
-                rows[c][ky] += splat(live->gradient) * load(planes + live->offset + c * s.plane + ky * s.step);
+                rows[c][ky] += splat8(live->gradient) * load(planes + live->offset + c * s.plane + ky * s.step);
     UNROLL for (int c = 0; c < C; ++c)
-        UNROLL for (int ky = 0; ky < SIDE; ++ky) add(sums + (c * SIDE + ky) * LANES, rows[c][ky]);
+        UNROLL for (int ky = 0; ky < SIDE; ++ky) add(sums + (c * SIDE + ky) * ROW, rows[c][ky]);
 }
 
 // One image's rows into their places within padded planes, or back.
@@ -226,7 +238,7 @@ extern "C" {
 
 // sizes: the first line of Shape. x (batch, channels, height, width), w (kernels, channels, 5, 5), bias (kernels) or null;
 // y (batch, kernels, rows, columns); winners: for the backward pass, as many bytes as y has values for the batch rounded up
-// to eights. Returns 0; 1 if w is not finite, with nothing written; 2 if memory ran out.
+// to sixteens. Returns 0; 1 if w is not finite, with nothing written; 2 if memory ran out.
 int csnb_forward(const Index* sizes, const float* x, const float* w, const float* bias, float* y, std::int8_t* winners) try {
     const Shape s(sizes);
     if (!finite(w, s.weights)) return 1;
@@ -241,7 +253,7 @@ int csnb_forward(const Index* sizes, const float* x, const float* w, const float
         Buffer in(s.channels * s.tall * s.wide * LANES), out((s.output + LANES) * LANES);
         for (Index block; (block = next()) >= 0;) {
             const Index count = std::min(LANES, s.batch - block * LANES);
-            b8* winner = reinterpret_cast<b8*>(winners) + block * s.output;
+            bv* winner = reinterpret_cast<bv*>(winners) + block * s.output;
             gather(s, x + block * LANES * s.image, count, in.vectors());
             for (Index i = 0; i < s.rows; ++i)
                 for (Index group = 0; group < groups; ++group) {
@@ -265,12 +277,12 @@ int csnb_backward(const Index* sizes, float* x, const float* w, const float* gra
     if (!finite(gradient, s.batch * s.output) || (dw && !finite(x, s.batch * s.image))) return 1;
     // A task is a chunk of images with sums of its own: for each kernel, 5 rows a channel and one for the bias. How many
     // there are depends on the sizes alone (no more than 32 MB, or four), and they are added up in order.
-    const Index kernel_sums = (s.channels * SIDE + 1) * LANES, chunk_sums = s.kernels * kernel_sums;
+    const Index kernel_sums = (s.channels * SIDE + 1) * ROW, chunk_sums = s.kernels * kernel_sums;
     const Index most = dw ? std::clamp<Index>((Index{1} << 23) / chunk_sums, 4, 64) : 1024;
     const Index chunk = std::max<Index>(4, (s.batch + most - 1) / most), chunks = (s.batch + chunk - 1) / chunk;
     Buffer framed(dx ? s.channels * s.kernels * FRAME : 0), sums(dw ? (chunks + 1) * chunk_sums : 0);
     if (dx) frame_kernels(s, w, framed.floats());
-    const Offsets for_pixels{0, 0, FRAME, {LANES + 1, LANES, 1, 0, 0}};
+    const Offsets for_pixels{0, 0, FRAME, {ROW + 1, ROW, 1, 0, 0}};
     const Offsets for_weights{2 * s.step, 2, 0, {0, 1, s.step, s.step + 1, 0}};
     parallel(s.threads, chunks, [&](auto next) {
         Buffer buffer(s.channels * s.plane);
@@ -298,9 +310,9 @@ int csnb_backward(const Index* sizes, float* x, const float* w, const float* gra
                     const Live* end = live.data() + ends.back();
                     for (Index c = 0; c < s.channels; c += 2)
                         (c + 1 < s.channels ? weight_gradient<2> : weight_gradient<1>)(
-                            s, live.data(), end, planes + c * s.plane, sum + c * SIDE * LANES);
+                            s, live.data(), end, planes + c * s.plane, sum + c * SIDE * ROW);
                     for (const Live* entry = live.data(); entry < end; ++entry)
-                        sum[s.channels * SIDE * LANES] += entry->gradient;
+                        sum[s.channels * SIDE * ROW] += entry->gradient;
                 }
             }
     });
@@ -308,8 +320,8 @@ int csnb_backward(const Index* sizes, float* x, const float* w, const float* gra
     float* total = sums.floats();
     for (Index i = chunk_sums; i < (chunks + 1) * chunk_sums; ++i) total[i % chunk_sums] += total[i];
     for (Index k = 0; k < s.kernels; ++k, total += kernel_sums) {
-        for (Index i = 0; i < s.channels * TAPS; ++i) *dw++ = total[i / SIDE * LANES + i % SIDE];
-        if (dbias) dbias[k] = total[s.channels * SIDE * LANES];
+        for (Index i = 0; i < s.channels * TAPS; ++i) *dw++ = total[i / SIDE * ROW + i % SIDE];
+        if (dbias) dbias[k] = total[s.channels * SIDE * ROW];
     }
     return 0;
 } catch (const std::exception&) {

@@ -104,7 +104,7 @@ class _ConvPoolReLU(torch.autograd.Function):
         batch, _, height, width = x.shape
         shape = (weight.shape[0], (height + 2 * padding - 4) // 2, (width + 2 * padding - 4) // 2)
         y = x.new_empty(batch, *shape)
-        winners = torch.empty((batch + 7) // 8 * 8, *shape, dtype=torch.int8)
+        winners = torch.empty((batch + 15) // 16 * 16, *shape, dtype=torch.int8)
         fine = _call("csnb_forward", _sizes(x, weight, padding), x, weight, bias, y, winners)
         ctx.padding = padding
         ctx.save_for_backward(x, weight, bias, winners if fine else None)

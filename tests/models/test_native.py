@@ -98,7 +98,11 @@ def test_equals_eager_on_any_shape(seed: int, monkeypatch: pytest.MonkeyPatch):
     draw = random.Random(seed)
     padding = draw.choice([0, 1, 2, 3])
     side = [draw.randint(max(1, 6 - 2 * padding), 19) for _ in range(2)]
-    shape = (draw.choice([0, 1, 2, 7, 8, 9, 20]), draw.choice([1, 2, 3, 5, 6]), *side)
+    shape = (
+        draw.choice([0, 1, 2, 7, 8, 9, 15, 16, 17, 20, 33]),
+        draw.choice([1, 2, 3, 5, 6]),
+        *side,
+    )
     inputs = operands(shape, draw.choice([1, 2, 3, 4, 5, 6, 7, 16]), seed)
     inputs = inputs if draw.random() < 0.8 else (*inputs[:2], None)
     assert all(
@@ -136,6 +140,19 @@ def test_results_do_not_depend_on_threads_or_repetition(threads: int):
             assert all(map(torch.equal, once, everything(conv_pool_relu, inputs, 0)))
     finally:
         torch.set_num_threads(before)
+
+
+@compiled
+@pytest.mark.skipif(
+    torch.backends.cpu.get_cpu_capability() != "AVX512", reason="registers of 8 lanes only"
+)
+def test_results_do_not_depend_on_the_lanes_of_a_register(fresh: pytest.MonkeyPatch):
+    inputs = operands((37, 3, 15, 14), 7, whole=False)
+    wide = everything(conv_pool_relu, inputs, 2)
+    native._library.cache_clear()
+    fresh.setenv("CXX", "c++ -mno-avx512f")
+    assert available()
+    assert all(map(torch.equal, wide, everything(conv_pool_relu, inputs, 2)))
 
 
 @compiled
