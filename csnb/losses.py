@@ -31,7 +31,11 @@ def log_odds(logits: Tensor, labels: Tensor) -> Tensor:
     differs is float32: cross-entropy's gradient is softmax - onehot, whose true class's part is
     exactly 0 once that class leads by about 17 logits; this one's is onehot's whole.
     """
-    return others(logits, labels).logsumexp(1) - logits.gather(1, labels[:, None]).squeeze(1)
+    return _log_odds(others(logits, labels), logits, labels)
+
+
+def _log_odds(rest: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+    return rest.logsumexp(1) - logits.gather(1, labels[:, None]).squeeze(1)
 
 
 def log_objective(logits: Tensor, labels: Tensor, costs: Tensor) -> Tensor:
@@ -41,8 +45,9 @@ def log_objective(logits: Tensor, labels: Tensor, costs: Tensor) -> Tensor:
     softplus(s) + sigmoid(s) sum_i q_i C[i, y]. For s << 0 both terms vanish like e^s; the logarithm
     does not.
     """
-    s = log_odds(logits, labels)
-    cost = (others(logits, labels).softmax(1) * costs.T[labels]).sum(1)
+    rest = others(logits, labels)
+    s = _log_odds(rest, logits, labels)
+    cost = (rest.softmax(1) * costs.T[labels]).sum(1)
     near = s.clamp_min(-15)  # below, softplus / sigmoid is 1 in float32
     return logsigmoid(s) + (softplus(near) / near.sigmoid() + cost).log()
 

@@ -104,9 +104,10 @@ class Table:
         return bool(self.comparison["published"].notna().any())
 
     def made(self) -> Styler:
-        """Where our numbers come from: network, epochs, code, machine, threads and seeds."""
+        """Where our numbers come from: network, epochs, code, machine, threads, seeds and hours."""
         results = [read_run(Path(self.folder, run)) for run in self.scores["run"].unique()]
-        said = {"runs": [self.there]}
+        seconds = sum(sum(result["seconds"].values()) for result in results)
+        said = {"runs": [self.there], "hours, runs added up": [f"{seconds / 3600:.1f}"]}
         for key in ("model", "epochs"):
             said[key] = [result["parameters"][key] for result in results]
         for key in ("commit", "machine", "threads"):

@@ -1,5 +1,6 @@
 """A table as the notebooks show it: every section, of what is there."""
 
+import json
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -11,6 +12,7 @@ from test_tables import ALL, scores
 from csnb import paper
 from csnb.figures import GREY
 from csnb.paper import Table, readings, view
+from csnb.runs import RESULTS
 
 RUNS = [("mnist", "STD", 0, 0, ALL), ("mnist", "CSE", 3, 0, {"3": (909, 1010)})]
 
@@ -52,6 +54,17 @@ def test_all_sections_are_shown_in_order(shown: list[str]) -> None:
     assert "9.8e-04" not in page["orderings"] and "2.0e-03" in page["tests"]
     assert page["gradients"] == "*No run was attacked with both gradients.*"
     assert "higher" in page["cells"] and GREY not in page["cells"]
+
+
+def test_where_the_numbers_come_from_is_said() -> None:
+    folders = sorted(RESULTS.glob("mnist-CSE*-p3-s0-*"))
+    results = [json.loads((folder / "result.json").read_text()) for folder in folders]
+    hours = sum(sum(result["seconds"].values()) for result in results) / 3600
+    made = Table("mnist", RESULTS, [*(folder.name for folder in folders), "another"]).made()
+    said = made.data.iloc[:, 0]
+    assert len(folders) > 1 and said["runs"] == f"{len(folders)} of {len(folders) + 1}"
+    assert float(said["hours, runs added up"]) == pytest.approx(hours, abs=0.051)
+    assert all(result["provenance"]["machine"] in said["machine"] for result in results)
 
 
 def test_chosen_sections_alone_are_shown(shown: list[str]) -> None:
