@@ -11,9 +11,9 @@ from making import stripes
 from papermill.exceptions import PapermillExecutionError
 
 import csnb
-from csnb.batch import run_ids
+from csnb.batch import make_plan, run_ids
 from csnb.paths import PARAMS
-from csnb.runs import read_histories, run_folders
+from csnb.runs import run_folders
 
 READERS = ("fig3_minmax_csa_adv", "fig4_minmax_l2", "fig5_training_trends", "threat_model")
 
@@ -59,16 +59,21 @@ def test_fig5_on_any_data_sets(recipe: str, tmp_path: Path) -> None:
     assert len(list(run_folders(tmp_path / "runs"))) == 4
 
 
-def test_fig6_trains_on_a_data_set_that_is_given(tmp_path: Path) -> None:
+def test_fig6_on_any_sweep(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     sizes = {"train": 32, "test": 12}
     images = {f"x_{split}": random.random((n, 32, 32, 3)) for split, n in sizes.items()}
     data = stripes(tmp_path / "tiny.npz", **sizes, **images)
-    given = {"dataset": data, "epochs": 1, "protected_class": 1}
-    said = made("fig6_resnet_fuzziness", tmp_path, **given)
+    grid = {"dataset": str(data), "epochs": 1, "attacks": "", "model": "resnet18(width=2)"}
+    grid |= {"protected_class": 1, "method": ["STD", "CSE"]}
+    files = {"notebook": str(NOTEBOOKS / "protect.ipynb"), "params": str(PARAMS / "cifar100.yaml")}
+    sweep = tmp_path / "sweep.yaml"
+    sweep.write_text(yaml.safe_dump(files | {"grid": grid}))
+    for job, _ in make_plan(sweep, tmp_path / "runs"):
+        csnb.run(csnb.Experiment(**job.parameters))
+    said = made("fig6_resnet_fuzziness", tmp_path, sweep=str(sweep), protected_class=1)
     assert "1 epochs of the paper's 180, 20 convolutions" in said and "No reading" in said
-    frame = read_histories(run_folders(tmp_path / "runs"))
-    assert set(frame["method"]) == {"STD", "CSE"} and set(frame["dataset"]) == {"tiny"}
+    assert "tiny" in said and "resnet18(width=2)" in said
 
 
 def test_threat_model_without_a_published_row(recipe: str, tmp_path: Path) -> None:
