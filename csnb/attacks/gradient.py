@@ -153,6 +153,7 @@ class _Walk:
                 found[at] = torch.where(standing.view(-1, 1, 1, 1), z.detach(), found[at])
                 standing = standing & (logits.argmax(1) == y)
             (slope,) = torch.autograd.grad(climb(logits, y), z)
+            slope = slope.contiguous()  # for advertorch's norms; weights may lie channels_last
             nothing = nothing + (slope * 0).sum()
             if self.decay is not None:
                 slope = momentum = momentum.mul_(self.decay).add_(self._unit(slope, 1))

@@ -8,14 +8,15 @@ import numpy as np
 import pandas as pd
 
 from csnb.auditing import kept_audits
-from csnb.batch import run_ids
+from csnb.batch import make_plan, run_ids
 from csnb.certified import CERTIFIED
 from csnb.curves import Comparison, class_name, comparable, rank, read_certified
 from csnb.errors import InputError
 from csnb.paper import Table
 from csnb.runs import RESULTS, inspect
 
-TABLES = {"mnist": "mnist_table2", "cifar10": "cifar10_table3", "cifar100": "cifar100_table4"}
+TABLES = {"mnist": "mnist_table2", "cifar10": "cifar10_table3", "cifar100": "cifar100_narrow"}
+FIGURE_6 = ({"method": "STD"}, {"method": "CSE", "protected_class": 21})  # of Table IV
 CURVES = (  # sweep, classes, false alarms that are allowed
     ("protection_mnist", (8, 0, 3), 0.01),
     ("protection_fashion_mnist", (6, 1, 3), 0.01),
@@ -91,6 +92,13 @@ class Evidence:
         names = {d: [(d, m, True) for m in ("STD", "CSE")] for d in ("mnist", "cifar10")}
         done = {d: keys for d, keys in names.items() if set(keys) <= set(self.figures)}
         return {d: [self.figures[key] for key in keys] for d, keys in done.items()}
+
+    @cached_property
+    def resnets(self) -> list[Path]:
+        """Runs behind figure 6, of STD and of CSE for its class, where both are done."""
+        plans = [make_plan(TABLES["cifar100"], self.folder, only) for only in FIGURE_6]
+        found = [status for plan in plans for _, status in plan]
+        return [one.folder for one in found] if all(one.state == "done" for one in found) else []
 
     @cached_property
     def audits(self) -> pd.DataFrame:

@@ -41,6 +41,25 @@ def test_linear_model_is_moved_along_the_gradient_in_the_l2_ball(attack: str) ->
     torch.testing.assert_close(found - x, 0.2 * direction / direction.norm(), atol=2e-3, rtol=0)
 
 
+@pytest.mark.parametrize("gradient", ["exact", "float32"])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("bounded", [True, False])
+@pytest.mark.parametrize("attack", ["FGSM", "PGD", "MIA", "L2BIA", "LinfBIA"])
+def test_images_are_the_same_however_the_weights_lie(
+    attack: str, norm: str, gradient: str, bounded: bool
+) -> None:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 100, 3)]
+    model, (x, y) = nn.Sequential(*layers), images(6, 3, 3)
+    threat = ThreatModel(0.3, norm=norm, space="pixel", bounded=bounded)
+    options = "" if attack == "FGSM" else "steps=3, step_size=0.1, "
+    spec = f"{attack}({options}gradient={gradient})"
+    found = perturb(model, x, y, spec, threat, seed=0)
+    again = perturb(model.to(memory_format=torch.channels_last), x, y, spec, threat, seed=0)
+    torch.testing.assert_close(again, found)
+    assert (found != x).any()
+
+
 def test_eps_is_in_units_after_normalisation_in_normalized_space() -> None:
     model = linear(WEIGHTS, torch.zeros(2), mean=0.3, std=0.5)
     x = torch.full((1, 1, 2, 2), 0.5)

@@ -13,7 +13,7 @@ TABLES = {
     "table2_mnist": ("mnist", "mnist_table2"),
     "table2_fashion_mnist": ("fashion_mnist", "fashion_mnist_table2"),
     "table3_cifar10": ("cifar10", "cifar10_table3"),
-    "table4_cifar100": ("cifar100", "cifar100_table4"),
+    "table4_cifar100": ("cifar100", "cifar100_narrow"),
 }
 
 
