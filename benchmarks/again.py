@@ -13,25 +13,24 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
-from safetensors.torch import load_file
 
 import csnb
-from csnb.runs import RESULTS, provenance
+from csnb.runs import RESULTS, read_weights
 
 KEPT = RESULTS.parent / "again.csv"
 
 
+def left(folder: Path) -> dict[str, np.ndarray]:
+    """What a run learned and answered: its weights and predictions by name."""
+    with np.load(folder / "predictions.npz") as predictions:
+        return read_weights(folder) | dict(predictions)
+
+
 def same(one: Path, other: Path) -> bool:
-    """Whether two runs have the same weights and predictions, to the bit."""
-    first, second = (load_file(folder / "model.safetensors") for folder in (one, other))
-    alike = all(torch.equal(first[name], second[name]) for name in first.keys() | second.keys())
-    with (
-        np.load(one / "predictions.npz") as answers,
-        np.load(other / "predictions.npz") as others,
-    ):
-        names = {*answers} | {*others}
-        return alike and all(np.array_equal(answers[name], others[name]) for name in names)
+    """Whether two runs left the same, to the bit."""
+    first, second = left(one), left(other)
+    alike = first.keys() == second.keys()
+    return alike and all(np.array_equal(first[name], second[name]) for name in first)
 
 
 def accuracies(folder: Path) -> pd.DataFrame:
@@ -60,7 +59,7 @@ def row(name: str, scratch: Path) -> dict[str, object]:
         "within": int(inside.sum()),
         "most apart": float((again - committed["value"]).abs().max()),
         "committed by": result["provenance"]["machine"],
-        "machine": provenance(torch.device("cpu"))["machine"],
+        "machine": csnb.read_run(first)["provenance"]["machine"],
     }
 
 
