@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from csnb import InputError
-from csnb.curves import rank, ranking, recommendation
+from csnb.curves import gains, rank, ranking, recommendation
 from csnb.margins import protection
 
 LABELS = np.repeat([0, 1, 2], [20, 30, 50])  # class 1 is asked about
@@ -96,17 +96,25 @@ def test_the_price_of_one_training_has_the_normal_interval_of_a_stratified_mean(
 
 
 def test_what_is_recommended_is_shown_and_kept_its_class(made: Made) -> None:
-    def sentence(**also: object) -> str:
+    def sentence(other: float | None = None, **also: object) -> str:
         number = len(made.margins)
         runs = {"ADV": [made.add(f"a{number}", margins(0, 0))]}
         runs["NEW"] = [made.add(f"n{number}", margins(0, 0) + 3 * OWN, **also)]
+        if other is not None:
+            runs["LESS"] = [made.add(f"l{number}", margins(0, 0) + other * OWN)]
         return recommendation(rank(runs, [1], attack="PGD"), "one")
 
     assert sentence().startswith("**Use NEW for 'one'**: against ADV with an offset, recall")
     assert "1 training of each of 2 methods" in sentence()
     lost = sentence(lost=True)
-    assert lost.startswith("**Use ADV with an offset for 'one'**: no method is shown to protect")
+    start = "**Use ADV with an offset for 'one'**: no method that keeps the class is shown to "
+    assert lost.startswith(start)
     assert "the nearest, NEW: recall at equal false alarms +" in lost
+    assert ". NEW gains +" in lost and lost.endswith("it loses the class in 1 of 1.")
+    assert sentence(2, lost=True).startswith("**Use LESS for 'one'**: against ADV")
+    near = sentence(0, lost=True)
+    assert near.startswith(start) and "the nearest, LESS: recall at equal false alarms +0.0" in near
+    assert ". NEW gains +" in near and near.endswith("it loses the class in 1 of 1.")
     alone = rank({"ADV": [made.add("alone", margins(0, 0))]}, [1], attack="PGD")
     assert recommendation(alone, "one").endswith("nothing else was tried.")
 
@@ -120,3 +128,29 @@ def test_runs_that_cannot_be_ranked_are_refused_in_one_line(made: Made) -> None:
     few = made.add("few", margins(0, 0), attacked=30)
     with pytest.raises(InputError, match=r"^few: 30 of 100 test images attacked; allowed: runs of"):
         rank({"ADV": [few]}, [1], attack="PGD")
+
+
+def test_gains_need_no_attack_on_all_images_and_count_the_seeds_that_both_have(made: Made) -> None:
+    def runs(name: str, gap: float, seeds: tuple[int, ...]) -> dict[int, Path]:
+        return {s: made.add(f"{name}{s}", margins(gap, s) + s * OWN, attacked=30) for s in seeds}
+
+    all_runs = {
+        "ADV": runs("a", 1, (0, 2)),
+        "NEW": runs("n", 3, (1, 2)),
+        "OLD": runs("o", 0, (2, 0)),
+    }
+    found = gains(all_runs | {"LATE": runs("l", 9, (7,))}, [1], budget=0.1, attack="PGD")
+    assert found.index.tolist() == ["NEW", "ADV", "OLD"]
+    assert found["trainings"].tolist() == [1, 2, 2]
+    for name, names in {"NEW": ["2"], "OLD": ["0", "2"], "ADV": ["0", "2"]}.items():
+        ours, theirs = (
+            np.stack([made.margins[first + s] for s in names]) for first in (name[0].lower(), "a")
+        )
+        alone = protection(ours, OWN, budgets=[0.1])
+        gain = protection(ours, OWN, against=theirs, budgets=[0.1], level=0.975)
+        row = found.loc[name]
+        assert row[["recall", "low", "high"]].tolist() == alone.iloc[0, 2:5].tolist()
+        assert row[["gain", "gain_low", "gain_high"]].tolist() == gain.iloc[0, 2:5].tolist()
+        assert row["area"] == alone["value"][1]
+    with pytest.raises(InputError, match=r"^base: no run of 'STD'; allowed: ADV, NEW, OLD$"):
+        gains(all_runs, [1], base="STD", attack="PGD")

@@ -2,9 +2,10 @@
 
 from csnb.curves.comparison import BASE, CONTROL, Comparison, class_name, comparable
 from csnb.curves.of_runs import baseline, read_certified, read_margins, verdict
-from csnb.curves.ranking import Gathered, rank, recommendation, signed
+from csnb.curves.ranking import Gathered, gains, protects_most, rank, recommendation, signed
 
 __all__ = [
-    "BASE", "CONTROL", "Comparison", "Gathered", "baseline", "class_name", "comparable", "rank",
-    "read_certified", "read_margins", "recommendation", "signed", "verdict",
+    "BASE", "CONTROL", "Comparison", "Gathered", "baseline", "class_name", "comparable", "gains",
+    "protects_most", "rank", "read_certified", "read_margins", "recommendation", "signed",
+    "verdict",
 ]  # fmt: skip

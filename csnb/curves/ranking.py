@@ -1,6 +1,6 @@
 """Methods ranked by how much of a class they protect: gain, price and time, over trainings."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +38,37 @@ def rank(
     return Gathered(runs, protected, budget=budget, attack=attack).ranked(base)
 
 
+def gains(
+    runs: Mapping[str, Mapping[int, str | Path]],
+    protected: Sequence[int],
+    *,
+    base: str = "ADV",
+    budget: float = 0.01,
+    attack: str = ATTACK,
+) -> pd.DataFrame:
+    """As `rank`, of margins alone: also of runs that attacked only some of the test images.
+
+    ``runs``: by method and seed, as `comparable` gives them; a method counts by the seeds that it
+    shares with the base, and not at all if there are none. Columns: ``recall`` to ``area`` of
+    `rank`, and ``trainings``. Raises InputError.
+    """
+    if base not in runs:
+        raise InputError(f"base: no run of {base!r}; allowed: {', '.join(runs)}")
+    shared = {name: sorted(each.keys() & runs[base].keys()) for name, each in runs.items()}
+    shared = {name: seeds for name, seeds in shared.items() if seeds}
+    asked = {(each, *seeds) for name, seeds in shared.items() for each in (name, base)}
+    read = {
+        (name, *seeds): _reached([runs[name][s] for s in seeds], protected, budget, attack)
+        for name, *seeds in asked
+    }
+    level = _level(shared)
+    rows = {
+        name: _row(read[name, *seeds], read[base, *seeds], level) | {"trainings": len(seeds)}
+        for name, seeds in shared.items()
+    }
+    return _ranked(rows)
+
+
 class Gathered:
     """What `rank` reads of runs; `ranked` gives its frame for any base, and reads nothing again."""
 
@@ -65,14 +96,13 @@ class Gathered:
         """The frame of `rank`. Raises InputError."""
         if base not in self.groups:
             raise InputError(f"base: no run of {base!r}; allowed: {', '.join(self.groups)}")
-        level = 1 - 0.05 / max(1, len(self.groups) - 1)
+        level = _level(self.groups)
         rows = {
             name: _row(self.reached[name], self.reached[base], level)
             | _cost(group, self.groups[base], level)
             for name, group in self.groups.items()
         }
-        frame = pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
-        return frame.sort_values("gain", ascending=False, kind="stable")
+        return _ranked(rows)
 
 
 def signed(row: Mapping[str, float], name: str) -> str:
@@ -81,22 +111,38 @@ def signed(row: Mapping[str, float], name: str) -> str:
     return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
-def recommendation(ranking: pd.DataFrame, name: str, *, base: str = "ADV") -> str:
-    """What to use for class ``name``, in one sentence of Markdown. ``ranking``: of `rank`."""
+def protects_most(ranking: pd.DataFrame, base: str = "ADV") -> str:
+    """Of the methods that never lost the class, the first that is shown to gain, else the first.
+
+    ``ranking``: of `rank`, with another method than the base. Where all lost it, the first of them.
+    """
     others = ranking.drop(index=base)
-    sure = others[(others["gain_low"] > 0) & (others["lost"] == 0)]
-    best = (sure if len(sure) else others).iloc[:1]
-    if best.empty:
+    kept = others[others["lost"] == 0]
+    shown = kept[kept["gain_low"] > 0]
+    return str(next(each for each in (shown, kept, others) if len(each)).index[0])
+
+
+def recommendation(ranking: pd.DataFrame, name: str, *, base: str = "ADV") -> str:
+    """What to use for class ``name``, in Markdown. ``ranking``: of `rank`."""
+    others = ranking.drop(index=base)
+    if others.empty:
         return f"**Use {base} with an offset for {name!r}**: nothing else was tried."
-    (method, row), trainings = next(best.iterrows()), int(ranking["trainings"].iloc[0])
+    method = protects_most(ranking, base)
+    row, trainings = others.loc[method], int(ranking["trainings"].iloc[0])
     gain, price = signed(row, "gain"), signed(row, "price")
     over = f"{trainings} training{'s' if trainings > 1 else ''} of each of {len(ranking)} methods"
     about = f"recall at equal false alarms {gain}, average robust accuracy {price}, {over}"
-    if len(sure):
+    if row["gain_low"] > 0 and not row["lost"]:
         return f"**Use {method} for {name!r}**: against {base} with an offset, {about}."
+    gone = others[(others["gain_low"] > 0) & (others["lost"] > 0)]
+    lost = "".join(
+        f" {other} gains {signed(r, 'gain')}, but without an offset it loses the class in "
+        f"{r['lost']:.0f} of {trainings}."
+        for other, r in gone.iterrows()
+    )
     return (
-        f"**Use {base} with an offset for {name!r}**: no method is shown to protect it more; "
-        f"the nearest, {method}: {about}."
+        f"**Use {base} with an offset for {name!r}**: no method that keeps the class is shown to "
+        f"protect it more; the nearest, {method}: {about}.{lost}"
     )
 
 
@@ -124,6 +170,25 @@ class _Trained:
     def average(self, values: np.ndarray) -> float:
         """Mean over the classes of the mean over their images."""
         return float(np.mean([values[self.labels == c].mean() for c in np.unique(self.labels)]))
+
+
+def _reached(
+    folders: Sequence[str | Path], protected: Sequence[int], budget: float, attack: str
+) -> Reached:
+    """Of the kept margins of a method's trainings."""
+    read = [read_margins(f, protected=protected, attack=attack) for f in folders]
+    return Reached(np.stack([margins for margins, _ in read]), read[0][1], [budget])
+
+
+def _level(methods: Collection[str]) -> float:
+    """Of each interval, so that all but the base's hold at 95 % at once (Bonferroni)."""
+    return 1 - 0.05 / max(1, len(methods) - 1)
+
+
+def _ranked(rows: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
+    """Rows by method as a frame, the largest gain first."""
+    frame = pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
+    return frame.sort_values("gain", ascending=False, kind="stable")
 
 
 def _row(reached: Reached, base: Reached, level: float) -> dict[str, float]:

@@ -190,8 +190,28 @@ def csa_above_adv_at_equal_alarms(evidence: Evidence) -> Finding:
             other = against if against == BASE else "CSA with costs of 1"
             parts.append(f"{one.name}: {ends} against {other} ({row['trainings']:.0f} trainings)")
             words += [row["verdict"]] if against == BASE else []
+        gone = one.ranking.loc["CSA", "lost"]
+        parts += [f"**CSA loses {one.name}** in {gone:.0f}, as trained"] if gone else []
     counts = [words.count(word) for word in ("more", "LESS", "not shown")]
     return Finding(judged(*counts), "; ".join(parts))
+
+
+@claim(
+    "Abstract",
+    "the same of the networks of Tables II and III, in the ball that they were trained for",
+    "protection",
+)
+def csa_above_adv_in_the_paper_s_ball(evidence: Evidence) -> Finding:
+    if evidence.published.empty:
+        return Finding("not run", "no class of a table has ADV and CSA")
+    rows = evidence.published.xs("CSA", level="method")
+    parts = [
+        f"{name}: {signed(row, 'gain')} (trainings of each: {row['trainings']:.0f})"
+        for name, row in rows.iterrows()
+    ]
+    above, below = int((rows["gain_low"] > 0).sum()), int((rows["gain_high"] < 0).sum())
+    finding = judged(above, below, len(rows) - above - below)
+    return Finding(finding, "CSA less ADV: " + "; ".join(parts))
 
 
 @claim(

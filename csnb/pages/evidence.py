@@ -10,7 +10,7 @@ import pandas as pd
 from csnb.auditing import kept_audits
 from csnb.batch import make_plan, run_ids
 from csnb.certified import CERTIFIED
-from csnb.curves import Comparison, class_name, comparable, rank, read_certified
+from csnb.curves import BASE, Comparison, class_name, comparable, gains, rank, read_certified
 from csnb.errors import InputError
 from csnb.paper import Table
 from csnb.runs import RESULTS, inspect
@@ -21,6 +21,10 @@ CURVES = (  # sweep, classes, false alarms that are allowed
     ("protection_mnist", (8, 0, 3), 0.01),
     ("protection_fashion_mnist", (6, 1, 3), 0.01),
     ("protection_cifar10", (3, 1, 0), 0.05),
+)
+PUBLISHED = (  # the same, of the paper's own tables, which attacked the protected class alone
+    (TABLES["mnist"], (8, 0, 3), 0.01),
+    (TABLES["cifar10"], (3, 1, 0), 0.05),
 )
 GUARANTEES = (  # the same, of certified training and certified false alarms
     ("certified_mnist", (8, 5, 3), 0.01),
@@ -54,6 +58,22 @@ class Evidence:
                     continue
                 found += [one] if "CSA" in one.whole else []
         return found
+
+    @cached_property
+    def published(self) -> pd.DataFrame:
+        """`gains` of the tables' networks in the paper's own ball: a row per class and method.
+
+        Of the classes for which ADV and CSA are done.
+        """
+        found = {}
+        for sweep, classes, budget in PUBLISHED:
+            ids = run_ids(sweep)
+            for p in classes:
+                runs = comparable(self.folder, ids, p)
+                if {BASE, "CSA"} <= runs.keys():
+                    name = class_name(next(iter(runs[BASE].values())), p)
+                    found[name] = gains(runs, [p], base=BASE, budget=budget)
+        return pd.concat(found, names=["class"]) if found else pd.DataFrame()
 
     @cached_property
     def guarantees(self) -> pd.DataFrame:

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from csnb import figures
-from csnb.curves import BASE, CONTROL, Comparison, recommendation, signed
+from csnb.curves import BASE, CONTROL, Comparison, protects_most, recommendation, signed
 from csnb.margins import protection_curve
 from csnb.markdown import table
 from csnb.paths import CHECKOUT, RESULTS
@@ -50,8 +50,8 @@ def of_classes(curves: Sequence[Comparison]) -> str:
     head = ["every class so far, under attack", "false alarms", "who protects it most", "recall"]
     rows = [[*head, "gain over ADV with the best offset", "robust average, less ADV's"]]
     for one in curves:
-        others = one.ranking.drop(index=BASE)
-        name, row = others.index[0], others.iloc[0]
+        name = protects_most(one.ranking)
+        row = one.ranking.loc[name]
         many = f"{name}, of {len(one.ranking)} methods, {row['trainings']:.0f} trainings each"
         ends = [f"{row['recall']:.3f}", _bold(row), signed(row, "price")]
         rows.append([one.name, f"{one.budget:.0%}", many, *ends])
@@ -59,9 +59,16 @@ def of_classes(curves: Sequence[Comparison]) -> str:
 
 
 def to_use(curves: Sequence[Comparison]) -> str:
-    """Which methods are shown to protect more than ADV with the best offset, and how much."""
+    """Which methods are shown to protect more than ADV with the best offset, and how much.
+
+    A class that a training lost does not count.
+    """
     rows = pd.concat([one.ranking for one in curves]).drop(index=[BASE, CONTROL])
-    sure = rows[rows["gain_low"] > 0].groupby(level=0)["gain"].agg(["size", "min", "max"])
+    sure = (
+        rows[(rows["gain_low"] > 0) & (rows["lost"] == 0)]
+        .groupby(level=0)["gain"]
+        .agg(["size", "min", "max"])
+    )
     said = [
         f"{name} in {row['size']:.0f} of {(rows.index == name).sum()} classes "
         f"(recall {row['min']:+.3f} to {row['max']:+.3f})"
@@ -72,8 +79,18 @@ def to_use(curves: Sequence[Comparison]) -> str:
     return (
         "**What to use**: shown to protect more than ADV with the best offset, at equal false "
         f"alarms: {'; '.join(said)}. Elsewhere use ADV with an offset; `protect_best` measures it "
-        "for a class of yours."
+        f"for a class of yours. {_losers(rows)}"
     )
+
+
+def _losers(rows: pd.DataFrame) -> str:
+    """By which methods a class is lost, and how often. ``rows``: of rankings."""
+    counts = rows.groupby(level=0)[["lost", "trainings"]].sum()
+    counts = counts[counts["lost"] > 0].sort_values("lost", ascending=False, kind="stable")
+    said = [f"{name} in {n:.0f} of {total:.0f}" for name, (n, total) in counts.iterrows()]
+    if not said:
+        return "No training lost its class."
+    return f"As trained, without an offset, the class is lost by {', '.join(said)} trainings."
 
 
 def guaranteed(found: pd.DataFrame) -> str:
@@ -88,8 +105,9 @@ def guaranteed(found: pd.DataFrame) -> str:
 
 
 def _bold(row: pd.Series) -> str:
-    """The gain, bold where its interval is above 0."""
-    return f"**{signed(row, 'gain')}**" if row["gain_low"] > 0 else signed(row, "gain")
+    """The gain, bold where its interval is above 0 and no training lost the class."""
+    shown = row["gain_low"] > 0 and not row["lost"]
+    return f"**{signed(row, 'gain')}**" if shown else signed(row, "gain")
 
 
 def _note(name: str) -> str:

@@ -8,7 +8,16 @@ import pandas as pd
 import pytest
 
 import csnb
-from csnb.pages.claims import CLAIMS, Finding, judged, of_minmax, of_pair, of_tables, report
+from csnb.pages.claims import (
+    CLAIMS,
+    Finding,
+    csa_above_adv_in_the_paper_s_ball,
+    judged,
+    of_minmax,
+    of_pair,
+    of_tables,
+    report,
+)
 from csnb.pages.evidence import Evidence
 from csnb.paths import CHECKOUT, NOTEBOOKS
 
@@ -89,6 +98,21 @@ def test_pairs_are_counted_by_gradient_and_without_cw() -> None:
     )
     expected = Finding("not run", "2 of 9 runs of the table are done, none with both")
     assert of_pair(evidence, "mnist", "CSE+ADV", "CSA") == expected
+
+
+def test_csa_is_counted_by_class_in_the_paper_s_ball() -> None:
+    ends = {"one": (0.02, 0.01, 0.03), "two": (0.01, -0.01, 0.03), "three": (-0.02, -0.03, -0.01)}
+    columns = ["gain", "gain_low", "gain_high"]
+    rows = pd.DataFrame.from_dict(ends, orient="index", columns=columns).assign(trainings=3)
+    made = pd.concat({"CSA": rows, "STD": -rows}).swaplevel().rename_axis(["class", "method"])
+    found = csa_above_adv_in_the_paper_s_ball(SimpleNamespace(published=made))
+    assert found.verdict == "in part"
+    assert found.numbers.startswith(
+        "CSA less ADV: one: +0.020 [+0.010, +0.030] (trainings of each: 3); two"
+    )
+    for names, verdict in ((["one"], "holds"), (["two"], "not shown"), (["three"], "contradicted")):
+        evidence = SimpleNamespace(published=made.loc[names])
+        assert csa_above_adv_in_the_paper_s_ball(evidence).verdict == verdict
 
 
 def test_a_table_s_row_counts_what_both_sides_have() -> None:

@@ -52,22 +52,26 @@ def test_a_row_has_the_ranking_s_numbers(monkeypatch: pytest.MonkeyPatch) -> Non
     rows = [line for line in pages.of_classes([one]).splitlines() if "---" not in line]
     assert rows[1] == (
         "| mnist 8 | 1% | REST, of 3 methods, 5 trainings each | 0.900 "
-        "| **+0.100 [+0.020, +0.180]** | -0.010 [-0.030, +0.010] |"
-    )
+        "| +0.100 [+0.020, +0.180] | -0.010 [-0.030, +0.010] |"
+    )  # not bold: the class was lost once
+    ranking.loc[CONTROL, "lost"] = 0
+    rows = [line for line in pages.of_classes([one]).splitlines() if "---" not in line]
+    assert "costs 1, of 3 methods" in rows[1] and "**+0.100 [+0.020, +0.180]** |" in rows[1]
     found = pd.DataFrame({**row, "gain_low": -0.02, "budget": 0.05, "certified": -0.012}, ["a 1"])
     rows = [line for line in pages.guaranteed(found).splitlines() if "---" not in line]
     assert rows[1] == ("| a 1 | 5% | 5 trainings each | 0.900 | +0.100 [-0.020, +0.180] | -0.012 |")
 
 
 def test_what_to_use_is_what_is_shown_above_adv(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = {  # by class, then by method: gain and its lower end
-        "a 1": {"CSA": (0.03, 0.01), "REST": (0.05, -0.1)},
-        "a 2": {"CSA": (0.3, 0.2), "REST": (0.2, 0.1)},
-        "a 3": {"CSA": (0.5, -1)},
+    found = {  # by class, then by method: gain, its lower end, in how many trainings lost
+        "a 1": {"CSA": (0.03, 0.01, 0), "REST": (0.05, -0.1, 0)},
+        "a 2": {"CSA": (0.3, 0.2, 0), "REST": (0.2, 0.1, 0)},
+        "a 3": {"CSA": (0.5, -1, 0), "MARGIN": (0.4, 0.3, 2)},
     }
-    own = {BASE: (0, 0), CONTROL: (2, 1)}
+    own = {BASE: (0, 0, 0), CONTROL: (2, 1, 0)}
+    columns = ["gain", "gain_low", "lost"]
     known = {
-        name: pd.DataFrame.from_dict(of | own, orient="index", columns=["gain", "gain_low"])
+        name: pd.DataFrame.from_dict(of | own, orient="index", columns=columns).assign(trainings=3)
         for name, of in found.items()
     }
     monkeypatch.setattr(Comparison, "ranking", property(lambda one: known[one.name]))
@@ -77,6 +81,8 @@ def test_what_to_use_is_what_is_shown_above_adv(monkeypatch: pytest.MonkeyPatch)
         "equal false alarms: CSA in 2 of 3 classes (recall +0.030 to +0.300); "
         "REST in 1 of 2 classes (recall +0.200 to +0.200). "
     ) in said
+    assert said.endswith("the class is lost by MARGIN in 2 of 3 trainings.")
+    assert pages.to_use(curves[:2]).endswith(" No training lost its class.")
     assert pages.to_use(curves[2:]).startswith("**What to use**: ADV with an offset")
 
 
