@@ -71,7 +71,7 @@ def to_use(curves: Sequence[Comparison]) -> str:
     )
     said = [
         f"{name} in {row['size']:.0f} of {(rows.index == name).sum()} classes "
-        f"(recall {row['min']:+.3f} to {row['max']:+.3f})"
+        f"(recall {_range(row['min'], row['max'])})"
         for name, row in sure.sort_values("size", ascending=False, kind="stable").iterrows()
     ]
     if not said:
@@ -81,6 +81,11 @@ def to_use(curves: Sequence[Comparison]) -> str:
         f"alarms: {'; '.join(said)}. Elsewhere use ADV with an offset; `protect_best` measures it "
         f"for a class of yours. {_losers(rows)}"
     )
+
+
+def _range(least: float, most: float) -> str:
+    """Both ends with their signs, or one where they are the same."""
+    return f"{least:+.3f}" if least == most else f"{least:+.3f} to {most:+.3f}"
 
 
 def _losers(rows: pd.DataFrame) -> str:

@@ -79,7 +79,7 @@ def test_what_to_use_is_what_is_shown_above_adv(monkeypatch: pytest.MonkeyPatch)
     said = pages.to_use(curves)
     assert (
         "equal false alarms: CSA in 2 of 3 classes (recall +0.030 to +0.300); "
-        "REST in 1 of 2 classes (recall +0.200 to +0.200). "
+        "REST in 1 of 2 classes (recall +0.200). "
     ) in said
     assert said.endswith("the class is lost by MARGIN in 2 of 3 trainings.")
     assert pages.to_use(curves[:2]).endswith(" No training lost its class.")
