@@ -115,6 +115,11 @@ def test_what_is_recommended_is_shown_and_kept_its_class(made: Made) -> None:
     near = sentence(0, lost=True)
     assert near.startswith(start) and "the nearest, LESS: recall at equal false alarms +0.0" in near
     assert ". NEW gains +" in near and near.endswith("it loses the class in 1 of 1.")
+    level = recommendation(
+        rank({n: [made.add(n, margins(0, 0))] for n in ("ADV", "SAME")}, [1], attack="PGD"), "one"
+    )
+    assert level.startswith("**Use ADV with an offset for 'one'**: no method is shown to protect")
+    assert "the nearest, SAME: recall" in level and level.endswith("each of 2 methods.")
     alone = rank({"ADV": [made.add("alone", margins(0, 0))]}, [1], attack="PGD")
     assert recommendation(alone, "one").endswith("nothing else was tried.")
 

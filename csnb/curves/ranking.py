@@ -140,9 +140,10 @@ def recommendation(ranking: pd.DataFrame, name: str, *, base: str = "ADV") -> st
         f"{r['lost']:.0f} of {trainings}."
         for other, r in gone.iterrows()
     )
+    which = "no method that keeps the class" if lost else "no method"
     return (
-        f"**Use {base} with an offset for {name!r}**: no method that keeps the class is shown to "
-        f"protect it more; the nearest, {method}: {about}.{lost}"
+        f"**Use {base} with an offset for {name!r}**: {which} is shown to protect it more; "
+        f"the nearest, {method}: {about}.{lost}"
     )
 
 
