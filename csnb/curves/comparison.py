@@ -13,7 +13,7 @@ import pandas as pd
 
 from csnb.batch import run_ids
 from csnb.curves.of_runs import read_margins
-from csnb.curves.ranking import Gathered, rank
+from csnb.curves.ranking import Gathered, gains, rank
 from csnb.errors import InputError
 from csnb.experiment import Experiment
 from csnb.margins import protection
@@ -147,6 +147,22 @@ def comparable(folder: str | Path, ids: Iterable[str], p: int | str) -> dict[str
         if result["protected"] == [wanted] or not _knows_class(result):
             name, asked = _named(result, usual), result["parameters"]
             found.setdefault(name, {})[asked["seed"]] = place
+    return found
+
+
+def sweep_gains(
+    sweep: str | Path, classes: Iterable[int], *, budget: float = 0.01, folder: str | Path = RESULTS
+) -> dict[str, pd.DataFrame]:
+    """`gains` of what is done of a sweep file, by the names of those ``classes`` with ADV and CSA.
+
+    Raises InputError.
+    """
+    ids, found = run_ids(sweep), {}
+    for p in classes:
+        runs = comparable(folder, ids, p)
+        if {BASE, "CSA"} <= runs.keys():
+            name = class_name(next(iter(runs[BASE].values())), p)
+            found[name] = gains(runs, [p], base=BASE, budget=budget)
     return found
 
 

@@ -111,6 +111,11 @@ def signed(row: Mapping[str, float], name: str) -> str:
     return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
+def shown(rows: pd.DataFrame) -> pd.Series:
+    """Of which ``rows`` that `rank` gives it is shown that they gain, and never lost the class."""
+    return (rows["gain_low"] > 0) & (rows["lost"] == 0)
+
+
 def protects_most(ranking: pd.DataFrame, base: str = "ADV") -> str:
     """Of the methods that never lost the class, the first that is shown to gain, else the first.
 
@@ -118,8 +123,8 @@ def protects_most(ranking: pd.DataFrame, base: str = "ADV") -> str:
     """
     others = ranking.drop(index=base)
     kept = others[others["lost"] == 0]
-    shown = kept[kept["gain_low"] > 0]
-    return str(next(each for each in (shown, kept, others) if len(each)).index[0])
+    ranked = (others[shown(others)], kept, others)
+    return str(next(each for each in ranked if len(each)).index[0])
 
 
 def recommendation(ranking: pd.DataFrame, name: str, *, base: str = "ADV") -> str:
@@ -132,9 +137,9 @@ def recommendation(ranking: pd.DataFrame, name: str, *, base: str = "ADV") -> st
     gain, price = signed(row, "gain"), signed(row, "price")
     over = f"{trainings} training{'s' if trainings > 1 else ''} of each of {len(ranking)} methods"
     about = f"recall at equal false alarms {gain}, average robust accuracy {price}, {over}"
-    if row["gain_low"] > 0 and not row["lost"]:
+    if shown(others)[method]:
         return f"**Use {method} for {name!r}**: against {base} with an offset, {about}."
-    gone = others[(others["gain_low"] > 0) & (others["lost"] > 0)]
+    gone = others[others["gain_low"] > 0]  # and lost the class, or it would be recommended
     lost = "".join(
         f" {other} gains {signed(r, 'gain')}, but without an offset it loses the class in "
         f"{r['lost']:.0f} of {trainings}."

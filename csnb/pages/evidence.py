@@ -10,7 +10,7 @@ import pandas as pd
 from csnb.auditing import kept_audits
 from csnb.batch import make_plan, run_ids
 from csnb.certified import CERTIFIED
-from csnb.curves import BASE, Comparison, class_name, comparable, gains, rank, read_certified
+from csnb.curves import Comparison, class_name, comparable, rank, read_certified, sweep_gains
 from csnb.errors import InputError
 from csnb.paper import Table
 from csnb.runs import RESULTS, inspect
@@ -61,18 +61,10 @@ class Evidence:
 
     @cached_property
     def published(self) -> pd.DataFrame:
-        """`gains` of the tables' networks in the paper's own ball: a row per class and method.
-
-        Of the classes for which ADV and CSA are done.
-        """
+        """`sweep_gains` of the tables in the paper's own ball: a row per class and method."""
         found = {}
         for sweep, classes, budget in PUBLISHED:
-            ids = run_ids(sweep)
-            for p in classes:
-                runs = comparable(self.folder, ids, p)
-                if {BASE, "CSA"} <= runs.keys():
-                    name = class_name(next(iter(runs[BASE].values())), p)
-                    found[name] = gains(runs, [p], base=BASE, budget=budget)
+            found |= sweep_gains(sweep, classes, budget=budget, folder=self.folder)
         return pd.concat(found, names=["class"]) if found else pd.DataFrame()
 
     @cached_property

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from csnb import figures
-from csnb.curves import BASE, CONTROL, Comparison, protects_most, recommendation, signed
+from csnb.curves import BASE, CONTROL, Comparison, protects_most, recommendation, shown, signed
 from csnb.margins import protection_curve
 from csnb.markdown import table
 from csnb.paths import CHECKOUT, RESULTS
@@ -41,8 +41,8 @@ def of_class(one: Comparison) -> str:
         gain, price = ("" if name == BASE else signed(row, k) for k in ("gain", "price"))
         lost = f"{row['lost']:.0f} of {row['trainings']:.0f}"
         rows.append([f"{name}{_note(name)}", recall, gain, price, lost])
-    shown = f"![Recall of the class by false alarms, both under attack]({place})"
-    return "\n\n".join([shown, table(rows), recommendation(one.ranking, one.name)])
+    drawn = f"![Recall of the class by false alarms, both under attack]({place})"
+    return "\n\n".join([drawn, table(rows), recommendation(one.ranking, one.name)])
 
 
 def of_classes(curves: Sequence[Comparison]) -> str:
@@ -53,7 +53,7 @@ def of_classes(curves: Sequence[Comparison]) -> str:
         name = protects_most(one.ranking)
         row = one.ranking.loc[name]
         many = f"{name}, of {len(one.ranking)} methods, {row['trainings']:.0f} trainings each"
-        ends = [f"{row['recall']:.3f}", _bold(row), signed(row, "price")]
+        ends = [f"{row['recall']:.3f}", _gain(row), signed(row, "price")]
         rows.append([one.name, f"{one.budget:.0%}", many, *ends])
     return table(rows)
 
@@ -64,11 +64,7 @@ def to_use(curves: Sequence[Comparison]) -> str:
     A class that a training lost does not count.
     """
     rows = pd.concat([one.ranking for one in curves]).drop(index=[BASE, CONTROL])
-    sure = (
-        rows[(rows["gain_low"] > 0) & (rows["lost"] == 0)]
-        .groupby(level=0)["gain"]
-        .agg(["size", "min", "max"])
-    )
+    sure = rows[shown(rows)].groupby(level=0)["gain"].agg(["size", "min", "max"])
     said = [
         f"{name} in {row['size']:.0f} of {(rows.index == name).sum()} classes "
         f"(recall {_range(row['min'], row['max'])})"
@@ -104,15 +100,19 @@ def guaranteed(found: pd.DataFrame) -> str:
     rows = [[*head, "gain over plain IBP", "certified average, less plain IBP's"]]
     for name, row in found.iterrows():
         many = f"{row['trainings']:.0f} training{'s' if row['trainings'] > 1 else ''} each"
-        ends = [f"{row['recall']:.3f}", _bold(row), f"{row['certified']:+.3f}"]
+        ends = [f"{row['recall']:.3f}", _gain(row), f"{row['certified']:+.3f}"]
         rows.append([str(name), f"{row['budget']:.0%}", many, *ends])
     return table(rows)
 
 
-def _bold(row: pd.Series) -> str:
-    """The gain, bold where its interval is above 0 and no training lost the class."""
-    shown = row["gain_low"] > 0 and not row["lost"]
-    return f"**{signed(row, 'gain')}**" if shown else signed(row, "gain")
+def _gain(row: pd.Series) -> str:
+    """The gain; where its interval is above 0 bold, or in how many trainings the class was lost."""
+    said = signed(row, "gain")
+    if row["gain_low"] <= 0:
+        return said
+    if row["lost"]:
+        return f"{said}, class lost in {row['lost']:.0f} of {row['trainings']:.0f}"
+    return f"**{said}**"
 
 
 def _note(name: str) -> str:
