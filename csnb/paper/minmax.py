@@ -108,6 +108,22 @@ def protection(hits: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
     return frame.assign(p=p, holm=adjusted, verdict=said)
 
 
+def convergence(histories: pd.DataFrame) -> pd.DataFrame:
+    """How many epochs does each method take to the same training accuracy?
+
+    ``histories``: of `read_histories`. The ``level`` is 99 % of the lowest final training accuracy
+    of a data set's methods. A row per data set and method, in their order.
+    """
+    groups = histories.groupby(["dataset", "method"], sort=False)
+    final = groups[["accuracy", "test_accuracy"]].last()
+    level = 0.99 * final["accuracy"].groupby("dataset").min()
+    there = histories[histories["accuracy"] >= histories["dataset"].map(level)]
+    reached = there.groupby(["dataset", "method"], sort=False)["epoch"].min()
+    names = {"accuracy": "training accuracy", "test_accuracy": "test accuracy"}
+    final = final.rename(columns=names).assign(level=level.reindex(final.index, level="dataset"))
+    return final.assign(**{"epochs to the level": reached})
+
+
 def verdict(low: float, high: float) -> str:
     """Of a claimed increase whose 95 % interval this is: holds, reversed, or unclear around 0."""
     return "holds" if low > 0 else "reversed" if high < 0 else "unclear"

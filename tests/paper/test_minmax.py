@@ -133,6 +133,24 @@ def test_the_steepest_slope_of_a_term_of_eq_8_is_where_autograd_finds_it() -> No
     assert float(slope.abs().max()) == pytest.approx(minmax.STEEPEST, abs=1e-5)
 
 
+def test_convergence_is_asked_of_the_same_accuracy() -> None:
+    courses = {
+        ("a", "STD"): [0.5, 0.9, 0.92], ("a", "CSE"): [0.5, 0.6, 0.8],
+        ("b", "STD"): [0.1, 0.2, 0.7], ("b", "CSE"): [0.1, 0.9, 0.9],
+    }  # fmt: skip
+    parts = [
+        pd.DataFrame({"epoch": [1, 2, 3], "accuracy": course, "test_accuracy": 0.5}).assign(
+            dataset=dataset, method=method
+        )
+        for (dataset, method), course in courses.items()
+    ]
+    found = minmax.convergence(pd.concat(parts))
+    assert list(found.index) == list(courses)
+    assert list(found["epochs to the level"]) == [2, 3, 3, 2]
+    assert list(found["level"]) == pytest.approx([0.792, 0.792, 0.693, 0.693])
+    assert list(found["training accuracy"]) == [0.92, 0.8, 0.7, 0.9]
+
+
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_sgd_on_the_fuzziness_alone_stays_within_reach(momentum: float) -> None:
     w = torch.full((10,), 1.5, requires_grad=True)

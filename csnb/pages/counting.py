@@ -1,0 +1,105 @@
+"""Comparisons, counted: what finished runs say of a claim."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from csnb.pages.evidence import Evidence
+from csnb.paper import Table
+from csnb.paper.pairs import VERDICTS
+from csnb.paper.tables import accuracies, protecting
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A ``verdict`` of `csnb.pages.claims.HEAD` and its ``numbers``, in words."""
+
+    verdict: str
+    numbers: str
+
+
+def judged(above: int, below: int, unclear: int) -> str:
+    """The verdict of so many comparisons, of which those ``above`` are as claimed."""
+    if above + below + unclear == 0:
+        return "not run"
+    if above and not below and not unclear:
+        return "holds"
+    if above:
+        return "in part"
+    return "contradicted" if below > unclear else "not shown"
+
+
+def of_pair(evidence: Evidence, dataset: str, first: str, second: str) -> Finding:
+    """Is the ``first`` method's recall of its class above the ``second``'s, in a table's runs?"""
+    table, tests = evidence.tables[dataset], of_pairs(evidence, dataset, f"{first} > {second}")
+    if "exact" not in tests:
+        return Finding("not run", f"{table.there} runs of the table are done, none with both")
+    said = [_counted("exact gradients", tests["exact"], gap=True)]
+    if "float32" in tests:
+        said.append(
+            _counted("float32 gradients, as the paper's library has them", tests["float32"])
+        )
+    said += lost(table, first, second) + audited(evidence, dataset, first, second)
+    return Finding(judged(*counted(tests["exact"])), "; ".join(said))
+
+
+def of_pairs(evidence: Evidence, dataset: str, *pairs: str) -> dict[str, pd.DataFrame]:
+    """A table's tests of ``pairs`` by gradient, where there are some; without CW."""
+    tests = evidence.tables[dataset].paired
+    tests = tests[tests["pair"].isin(pairs) & (tests["attack"] != "CW")]
+    return {str(gradient): part for gradient, part in tests.groupby("gradient")}
+
+
+def counted(tests: pd.DataFrame) -> tuple[int, int, int]:
+    """How many of the paired ``tests`` are above, below and unclear."""
+    above, below, unclear = (int((tests["verdict"] == word).sum()) for word in VERDICTS)
+    return above, below, unclear
+
+
+def _counted(name: str, tests: pd.DataFrame, *, gap: bool = False) -> str:
+    above, below, unclear = counted(tests)
+    text = f"{name}: above in {above}, below in {below}, unclear in {unclear} of {len(tests)}"
+    if not gap:
+        return text
+    classes, seeds = tests["protected_class"].nunique(), tests["seed"].nunique()
+    mean = (tests["first"] - tests["second"]).mean()
+    return f"{text} comparisons (classes: {classes}, trainings of each: {seeds}), mean {mean:+.3f}"
+
+
+def lost(table: Table, first: str, second: str) -> list[str]:
+    """Where the ``first`` method's clean recall of its class is below half of the ``second``'s."""
+    rows = accuracies(table.scores)
+    clean = protecting(rows[rows["attack"] == "clean"])
+    places = ["protected_class", "seed", "method"]
+    recall = clean.set_index(places)["value"].unstack().reindex(columns=[first, second]).dropna()
+    gone = recall[recall[first] < recall[second] / 2]
+    where = ", ".join(sorted({str(p) for p, _ in gone.index}))
+    said = (
+        f"**{first} loses the class** in {len(gone)} of {len(recall)} trainings (class {where}): "
+    )
+    return [f"{said}clean recall below half of {second}'s"] if len(gone) else []
+
+
+def audited(evidence: Evidence, dataset: str, *methods: str) -> list[str]:
+    """What a stronger attacker left of the class, where both methods were audited on it.
+
+    Of the table's runs: others have other threat models.
+    """
+    rows = evidence.audits[evidence.audits["run"].isin(list(evidence.tables[dataset].ids))]
+    left = rows.pivot_table(index="class", columns="method", values="audited", sort=False)
+    if not set(methods) <= set(left.columns):
+        return []
+    both = left[[*methods]].dropna()
+    means = " against ".join(f"{both[name].mean():.3f} of {name}" for name in methods)
+    masked = rows[rows["method"].isin(methods) & (rows["verdict"] == "masked")]
+    counts = masked["method"].value_counts()
+    said = "".join(f", {name} masked in {n}" for name, n in counts.items())
+    return [f"left by the audit: {means} (classes: {len(both)}){said}"]
+
+
+def of_order(compared: pd.DataFrame, what: str) -> Finding:
+    """What the verdicts of `csnb.paper.minmax` say, of so many of ``what``."""
+    verdicts = compared["verdict"].value_counts()
+    counts = [int(verdicts.get(word, 0)) for word in ("holds", "reversed", "unclear")]
+    words = "as claimed in {}, the other way in {}, unclear in {}".format(*counts)
+    return Finding(judged(*counts), f"one training each: of {sum(counts)} {what} {words}")

@@ -1,0 +1,77 @@
+"""How finished runs are counted, on tests and weights that were made up."""
+
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from csnb.pages.counting import Finding, judged, of_order, of_pair
+from csnb.paper import minmax
+
+
+@pytest.mark.parametrize(
+    ("above", "below", "unclear", "verdict"),
+    [
+        (0, 0, 0, "not run"),
+        (3, 0, 0, "holds"),
+        (3, 0, 1, "in part"),
+        (1, 5, 0, "in part"),
+        (0, 1, 14, "not shown"),
+        (0, 0, 2, "not shown"),
+        (0, 3, 2, "contradicted"),
+    ],
+)
+def test_the_verdict_follows_the_counts(above: int, below: int, unclear: int, verdict: str) -> None:
+    assert judged(above, below, unclear) == verdict
+
+
+def test_pairs_are_counted_by_gradient_and_without_cw() -> None:
+    rows = [
+        ("PGD", "exact", "above", 0.9, 0.5), ("FGSM", "exact", "unclear", 0.9, 0.8),
+        ("CW", "exact", "below", 0.0, 0.9), ("PGD", "float32", "below", 0.5, 0.9),
+    ]  # fmt: skip
+    tests = pd.DataFrame(rows, columns=["attack", "gradient", "verdict", "first", "second"])
+    tests = tests.assign(pair="CSE > STD", protected_class=[3, 4, 4, 4], seed=0)
+    other = tests.assign(pair="CSA > STD", verdict="below")
+    audits = pd.DataFrame(
+        [
+            ("a", "CSE", "3", 0.1, "masked"), ("b", "STD", "3", 0.4, "stands"),
+            ("c", "CSE", "4", 0.9, "stands"), ("another eps", "STD", "4", 0.0, "masked"),
+        ],
+        columns=["run", "method", "class", "audited", "verdict"],
+    )  # fmt: skip
+    ids = ["a", "b", "c", "not done"]
+    known = [("a", "STD", 0, 0, 0.9), ("a", "STD", 0, 1, 0.9), ("b", "CSE", 0, 0, 0.44)]
+    known += [("b", "CSE", 0, 1, 0.9), ("c", "CSE", 1, 0, 0.1), ("c", "CSE", 1, 1, 0.46)]
+    scores = pd.DataFrame(known, columns=["run", "method", "protected_class", "class", "value"])
+    scores = scores.assign(measure="accuracy", attack="clean", seed=0)
+    made = SimpleNamespace(paired=pd.concat([tests, other]), there="2 of 9", ids=ids, scores=scores)
+    evidence = SimpleNamespace(tables={"mnist": made}, audits=audits)
+    found = of_pair(evidence, "mnist", "CSE", "STD")
+    exact, rounded, lost, audited = found.numbers.split("; ")
+    assert found.verdict == "in part"
+    assert exact.startswith("exact gradients: above in 1, below in 0, unclear in 1 of 2 ")
+    assert "(classes: 2, trainings of each: 1), mean +0.250" in exact
+    assert rounded.endswith("above in 0, below in 1, unclear in 0 of 1")
+    assert lost.startswith("**CSE loses the class** in 1 of 2 trainings (class 0): clean recall")
+    assert (
+        audited
+        == "left by the audit: 0.100 of CSE against 0.400 of STD (classes: 1), CSE masked in 1"
+    )
+    expected = Finding("not run", "2 of 9 runs of the table are done, none with both")
+    assert of_pair(evidence, "mnist", "CSE+ADV", "CSA") == expected
+
+
+def test_weights_that_are_more_extreme_by_construction_hold() -> None:
+    size = [0.001 * (i % 90) / 90 if i % 10 else 1.0 for i in range(300)]
+    weights = pd.DataFrame({"ADV": [0.1 + 0.5 * x for x in size], "CSA": size})
+    found = of_order(minmax.compare(weights), "measures")
+    assert found.numbers.startswith("one training each: of 9 measures as claimed in ")
+    reverse = of_order(minmax.compare(weights[["CSA", "ADV"]]), "measures")
+    assert found.verdict in ("holds", "in part") and reverse.verdict != "holds"
+
+
+def test_an_order_is_counted_by_verdict() -> None:
+    verdicts = pd.DataFrame({"verdict": ["holds", "holds", "reversed", "unclear"]})
+    words = "one training each: of 4 things as claimed in 2, the other way in 1, unclear in 1"
+    assert of_order(verdicts, "things") == Finding("in part", words)
