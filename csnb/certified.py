@@ -110,8 +110,8 @@ def certified_score(
     if n := len(charged):
         rows.append(_row("robust_error", (charged > 0).sum(), n))
         levels, counts = np.unique(charged[charged > 0], return_counts=True)
-        if not len(levels):  # none was seen: as if the dearest image could have been
-            levels, counts = np.array([costs.sum(0).max()]), np.array([0])
+        if (dearest := costs.sum(0).max()) not in levels:  # it could have been seen
+            levels, counts = np.append(levels, dearest), np.append(counts, 0)
         low, high = weighted_sum(levels, counts, n)
         ends = {"total": n, "value": charged.mean(), "low": low, "high": high}
         rows.append({"measure": "robust_cost"} | ends)

@@ -56,7 +56,8 @@ def costs_from_pairs(
     if not isinstance(pairs, Mapping):
         raise InputError(f"pairs: {shown(pairs)}; allowed: {{(predicted, true): cost}}")
     named = isinstance(classes, Sequence) and not isinstance(classes, str | bytes)
-    names = {name: place for place, name in enumerate(classes)} if named else {}
+    listed = check_names(classes, "classes") if named else ()
+    names = {name: place for place, name in enumerate(listed)}
     costs = _filled(len(names) if named else classes, _cost(default))
     np.fill_diagonal(costs, 0)
     for pair, cost in pairs.items():

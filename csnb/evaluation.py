@@ -153,9 +153,10 @@ def score(
     ``measure``: ``accuracy`` (a row per attacked class: ``class``, ``correct``, ``total``, Wilson
     interval); ``average`` (of the class accuracies, see `statistics.average`) and ``worst`` (class;
     its interval ignores that it was picked) where every class was attacked; ``false_alarms`` (a row
-    per protected class: images of others taken for it, of all such images); ``mean_cost`` (of
-    ``costs``, per image, see `statistics.weighted_sum`); ``linf`` and ``l2`` (mean perturbation,
-    in pixels of [0, 1]). ``classes``: names; ``protected``: indices. Raises InputError.
+    per protected class: images of others taken for it, of all such images) where every other class
+    was; ``mean_cost`` (of ``costs``, per image, see `statistics.weighted_sum`); ``linf`` and ``l2``
+    (mean perturbation, in pixels of [0, 1]). ``classes``: names; ``protected``: indices. Raises
+    InputError.
     """
     classes = check_names(classes, "classes")
     protected, costs = check_protected(protected, len(classes)), check_costs(costs, len(classes))
@@ -168,9 +169,9 @@ def score(
     rows: list[dict[str, object]] = []
     for attack, predictions in outcome.predictions.items():
         counts = confusion(predictions, outcome.labels_of(attack), len(classes))
-        rows += [
-            {"attack": attack} | row for row in _score_counts(counts, classes, protected, costs)
-        ]
+        missing = np.setdiff1d(outcome.labels, outcome.labels_of(attack))
+        told = [p for p in protected if set(missing) <= {p}]
+        rows += [{"attack": attack} | row for row in _score_counts(counts, classes, told, costs)]
         for measure, value in zip(("linf", "l2"), outcome.norms.get(attack, ()), strict=False):
             rows.append(
                 {"attack": attack, "measure": measure, "total": len(predictions), "value": value}

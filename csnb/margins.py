@@ -26,7 +26,7 @@ from csnb.losses import sides
 from csnb.models import check_answers
 from csnb.models.normalized import check_images
 from csnb.spec import Real, Seed, Spec, checker
-from csnb.statistics import half_width, wilson
+from csnb.statistics import correlated_difference, half_width, wilson
 
 ATTACK = "PGD(steps=40, step_size=0, restarts=2, schedule=cosine)"
 BUDGETS = (0.005, 0.01, 0.02, 0.05, 0.1)  # shares of other classes' images
@@ -151,7 +151,8 @@ def protection(
     images and all trainings in ``level`` of cases. Their width is Student's: the variance of a
     bootstrap over images of either kind, and that of the trainings' values, with Satterthwaite's
     degrees of freedom; one training says nothing of others. A recall's is never narrower than
-    Wilson's, an area's is that of its logit. ``seed``: of the bootstrap. Raises InputError.
+    Wilson's, a gain's in recall than Newcombe's of paired shares; an area's is that of its logit.
+    ``seed``: of the bootstrap. Raises InputError.
     """
     first, own = _checked(margins, own)
     second = None if against is None else _checked(against, own)[0]
@@ -176,7 +177,8 @@ class Reached:
         self, margins: np.ndarray, own: np.ndarray, budgets: Sequence[float], seed: int = 0
     ) -> None:
         self.own, self.budgets = own, budgets
-        rocs, random = [_Roc(row, own) for row in margins], np.random.default_rng(seed)
+        self.rocs = rocs = [_Roc(row, own) for row in margins]
+        random = np.random.default_rng(seed)
         once = [np.ones((1, int(kind.sum()))) for kind in (own, ~own)]
         self.each = np.concatenate([roc.measures(*once, budgets) for roc in rocs])
         drawn = []
@@ -202,11 +204,24 @@ class Reached:
             ends = wilson(value[:-1] * own.sum(), own.sum(), level)
             low[:-1] = np.clip(low[:-1], 0, ends[0])
             high[:-1] = np.clip(high[:-1], ends[1], 1)
+        elif any(a != b for a, b in zip(self.rocs, against.rocs, strict=True)):
+            ends = self._least(against, level)
+            low[:-1] = np.clip(low[:-1], -1, ends[0])
+            high[:-1] = np.clip(high[:-1], ends[1], 1)
         measures = ["recall"] * len(self.budgets) + ["area"]
         counts = {"n": int(own.sum()), "others": int((~own).sum()), "trainings": len(each)}
         alarms = [*self.budgets, np.nan]
         frame = {"measure": measures, "false_alarms": alarms, "value": value}
         return pd.DataFrame(frame | {"low": low, "high": high} | counts)
+
+    def _least(self, against: "Reached", level: float) -> tuple[np.ndarray, np.ndarray]:
+        """The interval of each gain in recall that drawing p's images makes at least."""
+        recalls = [reached.each.mean(0)[:-1] for reached in (self, against)]
+        first, second = (reached.drawn[:, :-1] for reached in (self, against))
+        together = ((first - first.mean(0)) * (second - second.mean(0))).mean(0)
+        spread = first.std(0) * second.std(0)
+        phi = np.divide(together, spread, where=spread > 0, out=np.zeros_like(spread))
+        return correlated_difference(*recalls, int(self.own.sum()), phi, level)
 
 
 def choose_offset(
@@ -243,7 +258,10 @@ def choose_offset(
 
 
 class _Roc:
-    """The order of a network's margins, in which any weights of the images give a curve."""
+    """The order of a network's margins, in which any weights of the images give a curve.
+
+    Two are equal where all weights give the same.
+    """
 
     def __init__(self, margins: np.ndarray, own: np.ndarray) -> None:
         mine, others = margins[own], margins[~own]
@@ -252,6 +270,15 @@ class _Roc:
         # how many of the others lie above each of p's, and with those level with it
         self.above = np.searchsorted(others, mine), np.searchsorted(others, mine, side="right")
         self.better = np.searchsorted(mine, others)  # how many of p's lie above each of the others
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Roc):
+            return NotImplemented
+        pairs = zip(self._orders(), other._orders(), strict=True)
+        return all(np.array_equal(a, b) for a, b in pairs)
+
+    def _orders(self) -> tuple[np.ndarray, ...]:
+        return (self.mine, self.others, *self.above, self.better)
 
     def measures(
         self, mine: np.ndarray, others: np.ndarray, budgets: Sequence[float]

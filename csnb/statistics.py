@@ -62,28 +62,48 @@ def paired_difference(first: ArrayLike, second: ArrayLike) -> tuple[float, float
     """
     first, second = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
     n, hits, other = len(first), int(first.sum()), int(second.sum())
-    low, high = (end - hits / n for end in wilson(hits, n))
-    other_low, other_high = (end - other / n for end in wilson(other, n))
     # of the 2 x 2 table: determinant n |both| - |first| |second|, towards 0 by n / 2 where above
     together = float(n * (first & second).sum() - hits * other)
     together = max(together - n / 2, 0.0) if together > 0 else together
     spread = np.sqrt(float(hits * (n - hits)) * (other * (n - other)))
     phi = together / spread if spread else 0.0
-    gap = (other - hits) / n
-    below = np.sqrt(other_low**2 + high**2 + 2 * phi * other_low * high)
-    above = np.sqrt(other_high**2 + low**2 + 2 * phi * other_high * low)
-    return float(gap - below), float(gap + above)
+    low, high = correlated_difference(other / n, hits / n, n, phi)
+    return float(low), float(high)
+
+
+def correlated_difference(
+    share: ArrayLike, other: ArrayLike, n: int, phi: ArrayLike, level: float = 0.95
+) -> tuple[np.ndarray, np.ndarray]:
+    """Interval of ``share - other`` of the same ``n`` images, which go together by ``phi``.
+
+    Newcombe's, of the two Wilson intervals (as `paired_difference`). ``phi``: correlation, in
+    [-1, 1].
+    """
+    share, other, phi = (np.asarray(v, dtype=float) for v in (share, other, phi))
+    low, high = wilson(share * n, n, level)
+    other_low, other_high = wilson(other * n, n, level)
+    gap = share - other
+
+    def length(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+        return np.sqrt(np.maximum(one**2 + two**2 - 2 * phi * one * two, 0))
+
+    below, above = length(share - low, other_high - other), length(high - share, other - other_low)
+    return gap - below, gap + above
 
 
 def average(shares: ArrayLike, totals: ArrayLike) -> tuple[float, float]:
     """95 % interval of the plain mean of shares, of ``totals`` > 0 independent images each.
 
     Wilson's, with as many images as give the mean's variance if all shares are equal,
-    m^2 / sum(1 / n_i). Shares that differ have less variance: it is then on the safe side.
+    m^2 / sum(1 / n_i), or fewer where theirs is larger: of few images of a share near one half,
+    say. Shares that differ, of as many images each, have less: it is then on the safe side.
     """
     shares, totals = np.asarray(shares, dtype=float), np.asarray(totals, dtype=float)
-    n = len(totals) ** 2 / (1 / totals).sum()
-    low, high = wilson(shares.mean() * n, n)
+    mean, m = shares.mean(), len(totals)
+    n, own = m**2 / (1 / totals).sum(), (shares * (1 - shares) / totals).sum() / m**2
+    if own * n > mean * (1 - mean) * (1 + 1e-9):  # and not by a rounding
+        n = mean * (1 - mean) / own
+    low, high = wilson(mean * n, n)
     return float(low), float(high)
 
 

@@ -64,7 +64,7 @@ class Trainer:
         radius = self.method.radius(batch) if self.method.radius else None
         return moved(
             self.model, batch.x, batch.y, self.adversary, self.threat,
-            loss=self.method.maximise(batch), radius=radius,
+            loss=self.method.maximise(batch), radius=radius, together=True,
         )  # fmt: skip
 
     def update(self, batch: Batch) -> None:

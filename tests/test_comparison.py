@@ -1,5 +1,7 @@
 """One class over a sweep: counted by hand from kept margins, and from made-up rankings."""
 
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -69,10 +71,16 @@ def test_what_tells_of_a_class_are_its_runs_and_those_that_know_none(place: Path
         ("CSA", (10, 1), "CSA, costs 10 and 1", False),
         ("CSA", (1, 1), "CSA, costs 1", True),
         ("MARGIN", (1, 1), "MARGIN, costs 1", True),
+        ("CSE+ADV", (1, 1), "CSE+ADV, costs 1", True),
         ("REST", (1, 1), "REST, costs 1", False),
+        ("REST(weight=0)", (10, 10), "REST(weight=0)", True),
+        ("RADIUS(factor=1)", (10, 10), "RADIUS(factor=1)", True),
+        ("WEIGHT(weight=1)", (10, 10), "WEIGHT(weight=1)", True),
+        ("DAFA(strength=0)", (10, 10), "DAFA(strength=0)", True),
         ("TRADES", (10, 10), "TRADES", True),
         ("TRADES(weight=2)", (10, 10), "TRADES(weight=2)", False),
         ("IBP", (10, 10), "IBP", False),
+        ("IBP", (1, 1), "IBP, costs 1", True),
         ("IBP(weight=0)", (10, 10), "IBP(weight=0)", True),
         ("CROWN-IBP(weight=0)", (10, 10), "CROWN-IBP(weight=0)", True),
     ],
@@ -82,7 +90,8 @@ def test_methods_are_named_with_what_sets_them_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     asked = {"method": method, "miss_cost": costs[0], "alarm_cost": costs[1], "seed": 3}
-    known = {"protected": [1], "classes": ["a", "b", "c"]}
+    asked |= {"dataset": "letters"}
+    known = {"protected": [1], "classes": ["a", "b", "c"], "sha256": {"model.safetensors": "0"}}
     known["costs"] = csnb.protect(3, 1, *costs).tolist()
     asked |= {"epochs": 12, "eps": 0.1, "cost_matrix": ""}
     unusual = {
@@ -97,9 +106,9 @@ def test_methods_are_named_with_what_sets_them_apart(
         return Status("done", folder=folder, result=result)
 
     monkeypatch.setattr("csnb.curves.comparison.inspect", found)
-    ids = ["run", "again", "once more", "at last", *unusual]
+    ids = ["run", "again", "once more", "at last", *unusual]  # the first four are one network
     plain = name.partition(", ")[0]
-    expected = {name: {3: tmp_path / "at last"}, f"{name}, 24 epochs": {3: tmp_path / "long"}}
+    expected = {name: {3: tmp_path / "run"}, f"{name}, 24 epochs": {3: tmp_path / "long"}}
     expected |= {f"{name}, eps 0.3": {3: tmp_path / "wide"}}
     expected |= {f"{name}, eps 0.3, 24 epochs": {3: tmp_path / "both"}}
     expected |= {f"{plain}, costs by a matrix": {3: tmp_path / "matrix"}}
@@ -107,6 +116,30 @@ def test_methods_are_named_with_what_sets_them_apart(
     assert comparable(tmp_path, ids, 0) == (expected if everywhere else {})
     usual = Comparison(comparable(tmp_path, ids, 1), 1, 0.1, "made up").usual
     assert set(usual) == {name, f"{plain}, costs by a matrix"}
+    for p in (3, -1, "d"):
+        with pytest.raises(
+            InputError, match=rf"^protected_class: '?{p}'? is not a class of letters"
+        ):
+            comparable(tmp_path, ids, p)
+
+
+def test_two_networks_of_one_name_and_seed_are_refused(place: Path, tmp_path: Path) -> None:
+    run = comparable(place / "runs", run_ids(place / "sweep.yaml"), 1)["CSA"][0]
+    asked = yaml.safe_load((place / "params.yaml").read_text()) | GRID[3]
+    other = find_or_run(Experiment(**asked | {"seed": 0, "lr": 0.5, "runs": str(tmp_path)}))
+    shutil.copytree(run, tmp_path / run.name)
+    said = f"runs: {run.name} and {other.name} are both CSA of seed 0; allowed: one of each"
+    with pytest.raises(InputError, match=re.escape(said)):
+        comparable(tmp_path, [run.name, other.name], 1)
+
+
+def test_without_a_seed_that_adv_and_the_control_share_nothing_is_compared(place: Path) -> None:
+    sweep = yaml.safe_load((place / "sweep.yaml").read_text())
+    apart = sweep | {"grid": {"method": "ADV", "seed": 0}, "also": [GRID[2] | {"seed": 1}]}
+    (place / "apart.yaml").write_text(yaml.safe_dump(apart))
+    said = r"^sweep: no seed of both ADV and 'CSA, costs 1' is done; allowed: one$"
+    with pytest.raises(InputError, match=said):
+        Comparison.of_sweep(place / "apart.yaml", 1, folder=place / "runs")
 
 
 def test_methods_with_all_seeds_are_ranked_and_all_are_screened(compared: Comparison) -> None:

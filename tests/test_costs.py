@@ -355,6 +355,11 @@ def test_between_protected_classes_the_dearer_side_counts() -> None:
     assert protect(3, [0, 1], 2, 9)[0, 1] == protect(3, [0, 1], 9, 2)[0, 1] == 9
 
 
+def test_names_that_stand_twice_are_refused() -> None:
+    with pytest.raises(InputError, match=r"^classes: .* is not allowed; allowed: names of classes"):
+        costs_from_pairs(("cat", "dog", "cat"), {})
+
+
 def test_pairs_go_by_name_too() -> None:
     by_name = costs_from_pairs(NAMES, {("cat", "emu"): 5, (1, "cat"): 0})
     np.testing.assert_array_equal(by_name, costs_from_pairs(3, {(0, 2): 5, (1, 0): 0}))

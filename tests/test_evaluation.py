@@ -144,19 +144,16 @@ def test_an_attack_on_the_protected_class_alone_has_no_average_worst_or_false_al
     ]
 
 
-def test_an_attack_on_another_class_counts_its_false_alarms() -> None:
+def test_false_alarms_are_counted_where_every_other_class_is_attacked() -> None:
     predictions = {"clean": CLEAN, "FGSM": np.array([1, 2, 2, 0], np.uint8)}
-    frame = scores(attacked=np.array([6, 7, 8, 9]), predictions=predictions)
-    assert sorted(frame[frame["attack"] == "FGSM"]["measure"]) == [
-        "accuracy",
-        "false_alarms",
-        "l2",
-        "linf",
-        "mean_cost",
-    ]
-    row = pick(frame, "FGSM", "false_alarms", "b")
-    assert (row["correct"], row["total"]) == (1, 4)
+    frame = scores(attacked=np.array([6, 7, 8, 9]), predictions=predictions)  # of c, not of a
+    measures = ["accuracy", "l2", "linf", "mean_cost"]
+    assert sorted(frame[frame["attack"] == "FGSM"]["measure"]) == measures
     assert pick(frame, "FGSM", "mean_cost")["value"] == (7 + 5) / 4
+    predictions["FGSM"] = np.array([0, 1, 1, 2, 2, 0], np.uint8)
+    frame = scores(attacked=np.array([0, 1, 6, 7, 8, 9]), predictions=predictions)
+    row = pick(frame, "FGSM", "false_alarms", "b")
+    assert (row["correct"], row["total"]) == (2, 6)
 
 
 def test_an_attack_on_all_images_has_every_measure() -> None:

@@ -222,6 +222,21 @@ def test_intervals_cover_what_infinitely_many_images_and_trainings_would_give() 
     assert min(held.values()) >= 0.9 * cases, held
 
 
+@pytest.mark.parametrize("n", [5, 10, 50])
+def test_the_interval_of_a_gain_covers_of_few_images(n: int) -> None:
+    """A bootstrap alone gives none where all images agree: of ten images it covers 0.76."""
+    rng, budget, cases, held = np.random.default_rng(1), 0.05, 100, 0
+    own, true = np.arange(n + 400) < n, ndtr(2.3 - norm.ppf(0.95)) - ndtr(2 - norm.ppf(0.95))
+    for _ in range(cases):
+        hard = rng.normal(0, 0.8, n + 400)
+        first, second = hard + rng.normal(0, 0.6, (2, n + 400)) + np.array([[2.3], [2]]) * own
+        row = protection(first, own, against=second, budgets=[budget]).iloc[0]
+        held += row["low"] <= true <= row["high"]
+    assert held >= 0.9 * cases, held
+    alone = protection([1.0, 0, -1], [True, False, False], against=[-1.0, 0, -2], budgets=[0.1])
+    assert alone["value"][0] == 1 and alone["low"][0] < 0  # one image shows nothing
+
+
 def test_a_higher_level_is_a_wider_interval() -> None:
     margins, own = drawn()
     wide, narrow = (protection(margins, own, level=level) for level in (0.999, 0.5))

@@ -18,7 +18,7 @@ class Made:
 
     def __init__(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.place, self.margins = place, dict[str, np.ndarray]()
-        self.seconds = dict[str, float]()
+        self.seconds, self.images = dict[str, float](), dict[str, str]()
         monkeypatch.setattr(ranking, "read_margins", self.read)
         monkeypatch.setattr(ranking, "read_run", self.result)
 
@@ -27,7 +27,9 @@ class Made:
         return self.margins[folder.name], OWN
 
     def result(self, folder: Path) -> dict[str, object]:
-        return {"seconds": {"train": self.seconds[folder.name], "clean": 99.0}}
+        seconds = {"train": self.seconds[folder.name], "clean": 99.0}
+        digests = {"test": self.images.get(folder.name, "these")}
+        return {"seconds": seconds, "digests": digests, "parameters": {"norm": "linf"}}
 
     def add(
         self, name: str, margins: np.ndarray, *, wrong: int = 0, lost: bool = False,
@@ -42,6 +44,7 @@ class Made:
             clean[OWN] = np.where(np.arange(30) < 14, 1, 2)  # 15 of 30 are half
         arrays = {"labels": LABELS, "clean": clean, "attacked": np.arange(attacked)}
         arrays |= {"WEAK": weak[:attacked], "STRONG": strong[:attacked]}
+        arrays |= {"CW(steps=9)": 1 - LABELS[:attacked] % 2}  # has no ball: none is right
         np.savez(folder / "predictions.npz", **arrays)
         self.margins[name], self.seconds[name] = margins.astype(np.float32), seconds
         return folder
@@ -76,6 +79,7 @@ def test_each_column_is_what_it_says(made: Made) -> None:
             stacks[name], OWN, against=stacks["ADV"], budgets=[0.1], level=0.975
         )  # two comparisons: 1 - .05 / 2
         assert row[["gain", "gain_low", "gain_high"]].tolist() == gain.iloc[0, 2:5].tolist()
+        assert row["as_trained"] == pytest.approx((stacks[name][:, OWN] > 0).mean())
     good = found.loc["GOOD"]
     assert good["clean"] == pytest.approx(np.mean([(2 + 45 / 50) / 3, (1 + 14 / 30 + 0.9) / 3]))
     assert good["robust"] == pytest.approx(np.mean([(2 + 40 / 50) / 3, (2 + 35 / 50) / 3]))
@@ -130,8 +134,23 @@ def test_runs_that_cannot_be_ranked_are_refused_in_one_line(made: Made) -> None:
         rank({"ADV": adv, "CSA": adv[:1]}, [1], attack="PGD")
     with pytest.raises(InputError, match=r"^base: no run of 'ADV'; allowed: CSA$"):
         rank({"CSA": adv}, [1], attack="PGD")
+    made.images["b"] = "others"
+    for asked in (rank, gains):
+        runs = {"ADV": adv, "CSA": adv[::-1]}
+        runs = (
+            runs if asked is rank else {name: dict(enumerate(each)) for name, each in runs.items()}
+        )
+        with pytest.raises(InputError, match=r"^runs: of different test images; allowed: runs of "):
+            asked(runs, [1], attack="PGD")
     few = made.add("few", margins(0, 0), attacked=30)
     with pytest.raises(InputError, match=r"^few: 30 of 100 test images attacked; allowed: runs of"):
+        rank({"ADV": [few]}, [1], attack="PGD")
+    arrays = np.load(few / "predictions.npz")
+    kept = {k: arrays[k] for k in ("labels", "clean")} | {"attacked": np.arange(100)}
+    np.savez(few / "predictions.npz", **kept, CW=LABELS)
+    with pytest.raises(
+        InputError, match=r"^few: attacked by CW; allowed: runs with an attack that"
+    ):
         rank({"ADV": [few]}, [1], attack="PGD")
 
 

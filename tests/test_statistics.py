@@ -191,7 +191,8 @@ def coverage(cases: int, draw: Callable[[], tuple[float, tuple[float, float]]]) 
     [
         ([0.99] * 10, [61] * 10, 0.97),  # MOVER covers .87 here
         ([0.5] * 10, [100] * 10, 0.97),
-        ([0.97, 0.97], [20, 500], 0.97),
+        ([0.97, 0.97], [20, 500], 0.98),
+        ([0.5, 0.99], [10, 1000], 0.97),  # .89 if the shares are taken for equal
         ([0.9, 0.99, 0.8], [980, 1135, 892], 0.98),
         ([0.02, 0.1, 0.6], [30, 60, 90], 1),  # shares that differ: on the safe side
     ],

@@ -64,7 +64,9 @@ def pgd(
         # a start for all: no image's depends on others
         start = _boxed(target, x, random_start(x, target.eps, target.order))
         standing = recognised(target, found, y)
-        if standing.any():
+        if standing.any() and target.together:
+            found = torch.where(standing.view(-1, 1, 1, 1), walk(x, y, start), found)
+        elif standing.any():
             found[standing] = walk(x[standing], y[standing], start[standing])
     return found
 

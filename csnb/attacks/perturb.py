@@ -19,6 +19,7 @@ from csnb.spec import ATTACKS, Seed, Spec, checker
 
 _check = checker(threat=ThreatModel, robust=Robust, seed=Seed | None)
 NO_BALL = ("CW",)  # attacks that know no eps
+LEAVE = {"linf": NO_BALL, "l2": (*NO_BALL, "LinfBIA")}  # by norm, those that leave its ball
 LEAST = torch.finfo(torch.float32).tiny  # a smaller eps is 0 in float32
 
 
@@ -70,16 +71,18 @@ def moved(
     robust: Literal["last", "worst"] = "last",
     seed: int | None = None,
     radius: Tensor | None = None,
+    together: bool = False,
 ) -> Tensor:
     """As `perturb`, without a look at the numbers: for the batches of a training.
 
-    ``radius``: each image's own, in eps, (B,); default: 1.
+    ``radius``: each image's own, in eps, (B,); default: 1. ``together``: see `Target`.
     """
     x = x.detach()
     if not len(x) or (threat.eps < LEAST and spec.name not in NO_BALL):
         return x.clone()
     with _frozen(model), _seeded(seed):
         target, units = _aim(model, x, threat, loss, robust == "worst")
+        target = replace(target, together=together)
         if radius is not None:
             own = (target.eps * radius).clamp_min(LEAST)  # 0 / 0 is no projection
             target = replace(target, eps=own.view(-1, 1, 1, 1))
@@ -90,6 +93,11 @@ def moved(
     if threat.bounded:
         images = images.clamp(0, 1)  # there and back again may leave it by a rounding
     return torch.where(found == units, x, images)  # what did not move is x to the bit
+
+
+def keeps_to_ball(attack: str, norm: Literal["linf", "l2"] = "linf") -> bool:
+    """Whether an attack, by its label, stays in the ball of a threat model of this norm."""
+    return attack.partition("(")[0] not in LEAVE[norm]
 
 
 def warn_short(specs: Iterable[Spec], threat: ThreatModel) -> None:

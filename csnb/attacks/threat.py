@@ -59,7 +59,8 @@ class Target:
     ``predict``: images (B, C, H, W) in the threat model's units to logits (B, m). ``box``: the
     least and the greatest valid image in these units, (C, H, W) each. ``bounded``: images must stay
     in it. ``order``: of the norm, 2 or inf. ``objective``: what is to be maximised, summed over the
-    batch (None: cross-entropy). ``stop``: at the first iterate that fools the model.
+    batch (None: cross-entropy). ``stop``: at the first iterate that fools the model. ``together``:
+    the objective or eps, (B, 1, 1, 1), knows these images, so that none may be left out.
     """
 
     predict: Callable[[Tensor], Tensor]
@@ -69,6 +70,7 @@ class Target:
     order: float
     objective: Loss | None
     stop: bool
+    together: bool = False
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """What is to be maximised: the objective, else the `log_odds` of being wrong; summed."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from csnb.attacks import ATTACKS, ThreatModel
+from csnb.attacks import ATTACKS, ThreatModel, keeps_to_ball
 from csnb.auditing.of_model import conduct, key, most_images, sample
 from csnb.auditing.plan import BUDGETS
 from csnb.auditing.report import LEVELS, Audit, Counts
@@ -24,7 +24,6 @@ from csnb.runs.frames import read_answers
 from csnb.spec import Spec
 
 SOURCES = ("STD", "ADV")  # methods whose networks are tried from outside
-OTHER_BALL = {"linf": ("CW",), "l2": ("CW", "LinfBIA")}  # attacks that leave the threat model's
 
 
 def audit_run(
@@ -146,9 +145,7 @@ def _claim(
     answers = read_answers(folder)
     labels, attacked = answers.labels, answers.attacked
     mine = np.isin(labels[attacked], own)
-    inside = {
-        n: h for n, h in answers.hits.items() if n.partition("(")[0] not in OTHER_BALL[threat.norm]
-    }
+    inside = {n: h for n, h in answers.hits.items() if keeps_to_ball(n, threat.norm)}
     if not inside or not mine.any():
         raise InputError(
             f"run {folder.name}: no attack within the ball on images of class {own}; "

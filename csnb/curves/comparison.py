@@ -14,6 +14,7 @@ import pandas as pd
 from csnb.batch import run_ids
 from csnb.curves.of_runs import read_margins
 from csnb.curves.ranking import Gathered, gains, rank
+from csnb.data.dataset import class_indices
 from csnb.errors import InputError
 from csnb.experiment import Experiment
 from csnb.margins import protection
@@ -22,7 +23,12 @@ from csnb.spec import METHODS
 
 BASE, CONTROL = "ADV", "CSA, costs 1"  # the latter: CSA's loss, which knows no class then
 UNUSUAL = re.compile(r", (eps \S+|\d+ epochs)$")  # how the names of runs beside the others end
-NEUTRAL = {"TRADES": 1, "IBP": 0, "CROWN-IBP": 0}  # weight at which they know no class
+BY_COSTS = ("CSA", "CSA+L2", "CSE", "CSE+ADV", "MARGIN", "IBP", "CROWN-IBP")
+NEUTRAL = {  # options at which a method knows no class
+    "WEIGHT": ("weight", 1), "TRADES": ("weight", 1), "RADIUS": ("factor", 1),
+    "REST": ("weight", 0), "RANK": ("weight", 0), "DAFA": ("strength", 0),
+    "IBP": ("weight", 0), "CROWN-IBP": ("weight", 0),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -47,8 +53,11 @@ class Comparison:
         missing = [name for name in (BASE, CONTROL) if name not in runs]
         if missing:
             raise InputError(f"sweep: no run of {missing[0]} is done; allowed: {sweep} with one")
+        if not set(runs[BASE]) & set(runs[CONTROL]):
+            raise InputError(f"sweep: no seed of both {BASE} and {CONTROL!r} is done; allowed: one")
         first = next(iter(runs[BASE].values()))
-        index = p if isinstance(p, int) else read_run(first)["classes"].index(p)
+        known = read_run(first)
+        (index,) = class_indices([p], known["classes"], known["parameters"]["dataset"])
         return cls(runs, index, budget, class_name(first, index))
 
     @cached_property
@@ -111,7 +120,9 @@ class Comparison:
         for method in methods:
             for name in [method, *longer]:
                 if name == method or name.rpartition(", ")[0] == method:
-                    rows.append({"method": method} | self._of_epochs(self.runs[name][0]))
+                    each = self.runs.get(name, {})
+                    if each:
+                        rows.append({"method": method} | self._of_epochs(each[min(each)]))
         columns = ["method", "epochs", "value", "low", "high"]
         return pd.DataFrame(rows, columns=columns).sort_values(["method", "epochs"])
 
@@ -132,7 +143,8 @@ def comparable(folder: str | Path, ids: Iterable[str], p: int | str) -> dict[str
 
     ``p``: index or name. Folders by method and seed. A method's name has its options, costs that
     are not 10 and 10, and a radius and epochs that are not those of most runs. One that knows no
-    class, such as ADV, stands there for every class.
+    class, such as ADV, stands there for every class. Raises InputError for two runs of one name and
+    seed that trained different networks.
     """
     results = {}
     for run in ids:
@@ -143,11 +155,20 @@ def comparable(folder: str | Path, ids: Iterable[str], p: int | str) -> dict[str
     usual = {k: counts.most_common(1)[0][0] for k, counts in each.items() if counts}
     found: dict[str, dict[int, Path]] = {}
     for place, result in results.items():
-        wanted = p if isinstance(p, int) else result["classes"].index(p)
-        if result["protected"] == [wanted] or not _knows_class(result):
-            name, asked = _named(result, usual), result["parameters"]
-            found.setdefault(name, {})[asked["seed"]] = place
+        wanted = class_indices([p], result["classes"], result["parameters"]["dataset"])
+        if tuple(result["protected"]) == wanted or not _knows_class(result):
+            name, seed = _named(result, usual), result["parameters"]["seed"]
+            other = found.setdefault(name, {}).setdefault(seed, place)
+            if _weights(results[other]) != _weights(result):
+                raise InputError(
+                    f"runs: {other.name} and {place.name} are both {name} of seed {seed}; "
+                    "allowed: one of each method and seed"
+                )
     return found
+
+
+def _weights(result: Mapping[str, Any]) -> str:
+    return result["sha256"]["model.safetensors"]
 
 
 def sweep_gains(
@@ -155,12 +176,12 @@ def sweep_gains(
 ) -> dict[str, pd.DataFrame]:
     """`gains` of what is done of a sweep file, by the names of those ``classes`` with ADV and CSA.
 
-    Raises InputError.
+    Of one seed at least. Raises InputError.
     """
     ids, found = run_ids(sweep), {}
     for p in classes:
         runs = comparable(folder, ids, p)
-        if {BASE, "CSA"} <= runs.keys():
+        if set(runs.get(BASE, {})) & set(runs.get("CSA", {})):
             name = class_name(next(iter(runs[BASE].values())), p)
             found[name] = gains(runs, [p], base=BASE, budget=budget)
     return found
@@ -177,12 +198,11 @@ def class_name(run: str | Path, p: int) -> str:
 def _knows_class(result: Mapping[str, Any]) -> bool:
     """Whether training tells a class from the others; without weight or costs nothing does."""
     spec, costs = METHODS.parse(result["parameters"]["method"]), np.array(result["costs"])
-    if spec.name in ("STD", "ADV"):
+    option, neutral = NEUTRAL.get(spec.name, ("", None))
+    if spec.name in ("STD", "ADV") or (option and spec.options[option] == neutral):
         return False
-    if spec.name in NEUTRAL:
-        return spec.options["weight"] != NEUTRAL[spec.name]
     alike = np.ptp(costs[~np.eye(len(costs), dtype=bool)]) == 0
-    return not (spec.name in ("CSA", "CSE", "MARGIN") and alike)
+    return not (spec.name in BY_COSTS and alike)
 
 
 def _named(result: Mapping[str, Any], usual: Mapping[str, Any]) -> str:

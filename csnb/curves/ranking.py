@@ -1,11 +1,12 @@
 """Methods ranked by how much of a class they protect: gain, price and time, over trainings."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from csnb.attacks import keeps_to_ball
 from csnb.curves.of_runs import read_margins
 from csnb.errors import InputError
 from csnb.margins import ATTACK, Reached
@@ -29,11 +30,12 @@ def rank(
 
     A row per method. ``recall`` at ``budget`` false alarms under ``attack``, with ``low`` and
     ``high``; ``gain``: that less the base's, paired by image and seed; ``area`` under the curve;
+    ``as_trained``: recall under that attack without an offset, at whatever false alarms;
     ``clean`` and ``robust``: average accuracy of all classes, the latter under that attack of the
-    run's own which leaves least; ``price``: the robust one less the base's; ``time`` of training by
-    the base's; in how many of the ``trainings`` the class was ``lost``: half of the base's clean
-    recall is not reached. Intervals hold at 95 % (see `csnb.protection`), those of gain and price
-    for all methods at once (Bonferroni). Raises InputError.
+    run's own within the ball which leaves least; ``price``: the robust one less the base's;
+    ``time`` of training by the base's; in how many of the ``trainings`` the class was ``lost``:
+    half of the base's clean recall is not reached. Intervals hold at 95 % (see `csnb.protection`),
+    those of gain and price for all methods at once (Bonferroni). Raises InputError.
     """
     return Gathered(runs, protected, budget=budget, attack=attack).ranked(base)
 
@@ -56,6 +58,8 @@ def gains(
         raise InputError(f"base: no run of {base!r}; allowed: {', '.join(runs)}")
     shared = {name: sorted(each.keys() & runs[base].keys()) for name, each in runs.items()}
     shared = {name: seeds for name, seeds in shared.items() if seeds}
+    folders = (runs[name][seed] for name, seeds in shared.items() for seed in seeds)
+    _check_images(read_run(folder)["digests"]["test"] for folder in folders)
     asked = {(each, *seeds) for name, seeds in shared.items() for each in (name, base)}
     read = {
         (name, *seeds): _reached([runs[name][s] for s in seeds], protected, budget, attack)
@@ -85,8 +89,7 @@ class Gathered:
             raise InputError(f"runs: {counts}; allowed: as many of each method")
         self.groups = {n: [_Trained(f, protected, attack) for f in runs[n]] for n in runs}
         each = [run for group in self.groups.values() for run in group]
-        if any(not np.array_equal(run.labels, each[0].labels) for run in each):
-            raise InputError("runs: of different test images; allowed: runs of one data set")
+        _check_images(run.images for run in each)
         self.reached = {
             name: Reached(np.stack([run.margins for run in group]), each[0].own, [budget])
             for name, group in self.groups.items()
@@ -158,14 +161,24 @@ class _Trained:
     def __init__(self, folder: str | Path, protected: Sequence[int], attack: str) -> None:
         self.margins, self.own = read_margins(folder, protected=protected, attack=attack)
         self.protected, result = list(protected), read_run(folder)
-        answers = read_answers(Path(folder))
-        self.labels, self.clean = answers.labels, answers.clean
-        if not answers.hits or len(answers.attacked) < len(self.labels):
+        answers, norm = read_answers(Path(folder)), result["parameters"]["norm"]
+        self.labels, self.clean, self.images = (
+            answers.labels,
+            answers.clean,
+            result["digests"]["test"],
+        )
+        if len(answers.attacked) < len(self.labels):
             raise InputError(
                 f"{Path(folder).name}: {len(answers.attacked)} of {len(self.labels)} test images "
                 "attacked; allowed: runs of attack_images all"
             )
-        self.robust = min(answers.hits.values(), key=self.average)
+        inside = [hits for name, hits in answers.hits.items() if keeps_to_ball(name, norm)]
+        if not inside:
+            raise InputError(
+                f"{Path(folder).name}: attacked by {', '.join(answers.hits)}; "
+                "allowed: runs with an attack that keeps to the ball"
+            )
+        self.robust = min(inside, key=self.average)
         self.seconds = float(result["seconds"]["train"])
 
     @property
@@ -176,6 +189,12 @@ class _Trained:
     def average(self, values: np.ndarray) -> float:
         """Mean over the classes of the mean over their images."""
         return float(np.mean([values[self.labels == c].mean() for c in np.unique(self.labels)]))
+
+
+def _check_images(digests: Iterable[str]) -> None:
+    """Raises InputError unless these, of runs' test images, are the same."""
+    if len(set(digests)) > 1:
+        raise InputError("runs: of different test images; allowed: runs of one data set")
 
 
 def _reached(
@@ -209,7 +228,8 @@ def _row(reached: Reached, base: Reached, level: float) -> dict[str, float]:
 
 def _cost(group: Sequence[_Trained], base: Sequence[_Trained], level: float) -> dict[str, float]:
     """What all classes pay, and the training."""
-    row = {"clean": float(np.mean([run.average(run.clean == run.labels) for run in group]))}
+    row = {"as_trained": float(np.mean([(run.margins[run.own] > 0).mean() for run in group]))}
+    row |= {"clean": float(np.mean([run.average(run.clean == run.labels) for run in group]))}
     row |= {"robust": float(np.mean([run.average(run.robust) for run in group]))}
     price, half = _robust_gap(group, base, level)
     row |= {"price": price, "price_low": price - half, "price_high": price + half}

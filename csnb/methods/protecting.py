@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div, softplus
 
 from csnb.costs import check_protected
+from csnb.errors import InputError
 from csnb.losses import log_odds, log_softplus, soft_margin
 from csnb.methods.method import Batch, Loss, Method, Task, on_examples
 from csnb.models import evaluating
@@ -166,6 +167,11 @@ def dafa(
     def moved(batch: Batch) -> Tensor:
         """Weight and radius of each image: 1 until it is known what p is taken for."""
         shares = torch.ones(m, device=seen.device)
+        if batch.progress >= warm_up > 0 and not seen.any():
+            raise InputError(
+                f"warm_up: {warm_up:g}, but no image is attacked in that share of training; "
+                "allowed: more, or 0 for TRADES"
+            )
         if batch.progress >= warm_up and bool((seen[list(task.protected)].sum(1) > 0).all()):
             for p in task.protected:
                 taken = seen[p] / seen[p].sum()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from csnb.errors import InputError
 from csnb.paths import CHECKOUT, RESULTS
-from csnb.runs import inspect, run_folders
+from csnb.runs import Status, inspect, run_folders
 from csnb.runs.folder import write_result
 
 LEFT = ("notebook.ipynb", "progress.jsonl")  # 0.3 MB of pictures; what was under way
@@ -14,14 +14,20 @@ LEFT = ("notebook.ipynb", "progress.jsonl")  # 0.3 MB of pictures; what was unde
 def take(runs: str | Path, target: Path = RESULTS) -> list[Path]:
     """Copy the finished runs of a folder that are not in ``target``; the folders that were made.
 
-    What is kept beside a run comes along, such as margins and audits; files that this checkout has
-    too are named relative to it. Raises InputError where a copy does not verify, and leaves none.
+    What is kept beside a run comes along, such as margins and audits, also later, of the same
+    weights; a copy that is no longer done is made again. Files that this checkout has too are named
+    relative to it. Raises InputError where a copy does not verify, and leaves none.
     """
     made = []
     for folder in run_folders(runs):
         status, copy = inspect(folder), target / folder.name
-        if status.state != "done" or copy.exists():
+        if status.state != "done":
             continue
+        if (there := inspect(copy)).state == "done":
+            if _weights(there) == _weights(status):
+                _add_missing(folder, copy)
+            continue
+        shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(folder, copy, ignore=shutil.ignore_patterns(*LEFT))
         digests = {k: v for k, v in status.result["sha256"].items() if k not in LEFT}
         files = {kind: _within(file) for kind, file in status.result["files"].items()}
@@ -31,6 +37,17 @@ def take(runs: str | Path, target: Path = RESULTS) -> list[Path]:
             raise InputError(f"{folder.name}: its copy is {found.state}, {found.reason}")
         made.append(copy)
     return made
+
+
+def _weights(status: Status) -> str:
+    return status.result["sha256"]["model.safetensors"]
+
+
+def _add_missing(folder: Path, copy: Path) -> None:
+    """What was kept beside a run after it was copied."""
+    for file in folder.iterdir():
+        if file.name not in LEFT and not (copy / file.name).exists():
+            shutil.copy2(file, copy)
 
 
 def _within(file: str) -> str:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from csnb.attacks import keeps_to_ball
 from csnb.pages.evidence import Evidence
 from csnb.paper import Table
 from csnb.paper.pairs import VERDICTS
@@ -22,10 +23,10 @@ def judged(above: int, below: int, unclear: int) -> str:
     """The verdict of so many comparisons, of which those ``above`` are as claimed."""
     if above + below + unclear == 0:
         return "not run"
-    if above and not below and not unclear:
-        return "holds"
+    if above and below:
+        return "mixed"
     if above:
-        return "in part"
+        return "in part" if unclear else "holds"
     return "contradicted" if below > unclear else "not shown"
 
 
@@ -46,7 +47,8 @@ def of_pair(evidence: Evidence, dataset: str, first: str, second: str) -> Findin
 def of_pairs(evidence: Evidence, dataset: str, *pairs: str) -> dict[str, pd.DataFrame]:
     """A table's tests of ``pairs`` by gradient, where there are some; without CW."""
     tests = evidence.tables[dataset].paired
-    tests = tests[tests["pair"].isin(pairs) & (tests["attack"] != "CW")]
+    inside = tests["attack"].map(keeps_to_ball).astype(bool)
+    tests = tests[tests["pair"].isin(pairs) & inside]
     return {str(gradient): part for gradient, part in tests.groupby("gradient")}
 
 
@@ -61,9 +63,11 @@ def _counted(name: str, tests: pd.DataFrame, *, gap: bool = False) -> str:
     text = f"{name}: above in {above}, below in {below}, unclear in {unclear} of {len(tests)}"
     if not gap:
         return text
-    classes, seeds = tests["protected_class"].nunique(), tests["seed"].nunique()
-    mean = (tests["first"] - tests["second"]).mean()
-    return f"{text} comparisons (classes: {classes}, trainings of each: {seeds}), mean {mean:+.3f}"
+    classes = tests.assign(gap=tests["first"] - tests["second"]).groupby("protected_class")
+    seeds, mean = classes["seed"].nunique(), classes["gap"].mean().mean()
+    each = " to ".join(map(str, sorted({seeds.min(), seeds.max()})))
+    about = f"classes: {len(seeds)}, trainings of each: {each}"
+    return f"{text} comparisons ({about}), mean over classes {mean:+.3f}"
 
 
 def lost(table: Table, first: str, second: str) -> list[str]:
@@ -85,16 +89,27 @@ def audited(evidence: Evidence, dataset: str, *methods: str) -> list[str]:
 
     Of the table's runs: others have other threat models.
     """
-    rows = evidence.audits[evidence.audits["run"].isin(list(evidence.tables[dataset].ids))]
-    left = rows.pivot_table(index="class", columns="method", values="audited", sort=False)
+    places, rows = ["class", "seed"], audits_of(evidence, dataset)
+    rows = rows[rows["method"].isin(methods)]
+    left = rows.pivot(index=places, columns="method", values="audited")
     if not set(methods) <= set(left.columns):
         return []
     both = left[[*methods]].dropna()
-    means = " against ".join(f"{both[name].mean():.3f} of {name}" for name in methods)
-    masked = rows[rows["method"].isin(methods) & (rows["verdict"] == "masked")]
-    counts = masked["method"].value_counts()
-    said = "".join(f", {name} masked in {n}" for name, n in counts.items())
-    return [f"left by the audit: {means} (classes: {len(both)}){said}"]
+    classes = both.groupby("class").mean()
+    means = " against ".join(f"{classes[name].mean():.3f} of {name}" for name in methods)
+    found = rows.set_index(places).loc[both.index].query("verdict == 'masked'")
+    counts = found["method"].value_counts()
+    said = "".join(f", {name} masked in {n} of {len(both)}" for name, n in counts.items())
+    return [f"left by the audit: {means} (classes: {len(classes)}){said}"] if len(both) else []
+
+
+def audits_of(evidence: Evidence, *datasets: str) -> pd.DataFrame:
+    """Audits of the tables' runs: of each class the one of most images, of these the lowest."""
+    rows, ids = evidence.audits, [i for name in datasets for i in evidence.tables[name].ids]
+    if rows.empty:
+        return pd.DataFrame(columns=["run", "dataset", "method", "class", "seed", "verdict"])
+    rows = rows[rows["run"].isin(ids)].sort_values(["n", "audited"], ascending=[False, True])
+    return rows.drop_duplicates(["run", "class"])
 
 
 def of_order(compared: pd.DataFrame, what: str) -> Finding:

@@ -63,8 +63,11 @@ def to_use(curves: Sequence[Comparison]) -> str:
 
     A class that a training lost does not count.
     """
-    rows = pd.concat([one.ranking for one in curves]).drop(index=[BASE, CONTROL])
-    sure = rows[shown(rows)].groupby(level=0)["gain"].agg(["size", "min", "max"])
+    rows = pd.concat(
+        [one.ranking.assign(base=one.ranking.loc[BASE, "as_trained"]) for one in curves]
+    ).drop(index=[BASE, CONTROL])
+    kept = rows[shown(rows)]
+    sure, fewer = kept.groupby(level=0)["gain"].agg(["size", "min", "max"]), kept["as_trained"]
     said = [
         f"{name} in {row['size']:.0f} of {(rows.index == name).sum()} classes "
         f"(recall {_range(row['min'], row['max'])})"
@@ -72,10 +75,12 @@ def to_use(curves: Sequence[Comparison]) -> str:
     ]
     if not said:
         return "**What to use**: ADV with an offset; no method is shown to protect a class more."
+    less = f"{(fewer < kept['base']).sum()} of these {len(kept)}"
     return (
-        "**What to use**: shown to protect more than ADV with the best offset, at equal false "
-        f"alarms: {'; '.join(said)}. Elsewhere use ADV with an offset; `protect_best` measures it "
-        f"for a class of yours. {_losers(rows)}"
+        "**What to use**: shown to protect more than ADV, each with its own best offset, at equal "
+        f"false alarms: {'; '.join(said)}. Elsewhere use ADV with an offset; `protect_best` "
+        f"measures it for a class of yours. Set `offset`: as trained, {less} recognise less of "
+        f"their class under attack than ADV does. {_losers(rows)}"
     )
 
 
@@ -91,7 +96,7 @@ def _losers(rows: pd.DataFrame) -> str:
     said = [f"{name} in {n:.0f} of {total:.0f}" for name, (n, total) in counts.iterrows()]
     if not said:
         return "No training lost its class."
-    return f"As trained, without an offset, the class is lost by {', '.join(said)} trainings."
+    return f"Without an offset, the class is lost by {', '.join(said)} trainings."
 
 
 def guaranteed(found: pd.DataFrame) -> str:

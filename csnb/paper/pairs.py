@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from csnb.attacks import keeps_to_ball
 from csnb.paper.tables import FLOAT32, plain_attack, protecting
 from csnb.statistics import difference, holm, mcnemar
 
@@ -85,7 +86,7 @@ def upheld(comparison: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
     decides its numbers, is left out.
     """
     said = claimed(comparison).astype({"attack": str})
-    said = said[(said["claimed"] == "above") & (said["attack"] != "CW")]
+    said = said[(said["claimed"] == "above") & said["attack"].map(keeps_to_ball).astype(bool)]
     both = tests.astype({"attack": str}).merge(said, on=["pair", *PLACE])
     return pd.crosstab(both["gradient"], both["verdict"]).reindex(columns=VERDICTS, fill_value=0)
 

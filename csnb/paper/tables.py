@@ -8,6 +8,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from pandas.io.formats.style import Styler
 
+from csnb.attacks import keeps_to_ball
 from csnb.errors import InputError
 from csnb.figures import table
 from csnb.methods import METHODS
@@ -71,9 +72,10 @@ def compare(scores: pd.DataFrame, dataset: str) -> pd.DataFrame:
     n images, or, where it is wider, Student's of drawing them and of training again (see
     `half_width`; one training says nothing of others). Where an attack was run with float32
     gradients, as the paper's library has them, ``ours`` is that, and ``exact`` with its ends the
-    same with exact ones. ``difference`` (ours - published) with ``difference_low`` and
-    ``difference_high`` (Newcombe, of these ends and Wilson's of the published), and ``verdict``:
-    agrees (that interval holds 0), higher, lower, not run, not published.
+    same with exact ones; ``gradient``: which ``ours`` is. ``difference`` (ours - published) with
+    ``difference_low`` and ``difference_high`` (Newcombe, of these ends and Wilson's of the
+    published), and ``verdict``: agrees (that interval holds 0), higher, lower, not run, not
+    published.
     """
     theirs = published().query("dataset == @dataset").drop(columns=["table", "dataset"])
     frame = theirs.merge(_ours(scores, dataset), "outer", CELL, suffixes=("", "_ours"))
@@ -126,14 +128,18 @@ def _ends(each: Sequence[float], n: int) -> tuple[float, float]:
 
 
 def _by_gradient(ours: pd.DataFrame) -> pd.DataFrame:
-    """A row per attack instead of one for each of its gradients: ``ours`` and ``exact``."""
+    """A row per attack instead of one for each of its gradients: ``ours`` and ``exact``.
+
+    ``gradient``: of ``ours``.
+    """
     rounded = ours["attack"].str.contains(FLOAT32, regex=False)
     names = {"ours": "exact", "low": "exact_low", "high": "exact_high"}
     exact = ours.loc[~rounded, [*CELL, *names]].rename(columns=names)
     float32 = ours[rounded].assign(attack=ours.loc[rounded, "attack"].map(plain_attack))
     only = ours[~rounded].merge(float32[CELL], "left", CELL, indicator=True)
     only = only[only.pop("_merge") == "left_only"]
-    return pd.concat([float32.merge(exact, "left", CELL), only.assign(exact=np.nan)])
+    float32 = float32.merge(exact, "left", CELL).assign(gradient="float32")
+    return pd.concat([float32, only.assign(exact=np.nan, gradient="exact")])
 
 
 def plain_attack(attack: str) -> str:
@@ -190,25 +196,55 @@ def _of_level(rows: pd.DataFrame, level: str) -> str:
 def audits(scores: pd.DataFrame) -> pd.DataFrame:
     """What attacks of the paper left of a class, and what an audit left (see `csnb.audit`).
 
-    ``scores``: of `read_runs`. A row for each run and class that was audited: the least accuracy
-    under the attacks that keep to the ball, by ``float32`` and by ``exact`` gradients, of all test
-    images, and ``audited``, with n and Wilson interval as text, of those that the audit drew;
-    ``certified``, likewise, where an audit has bounds: at least so much stands.
+    ``scores``: of `read_runs`. A row for each method, class and seed that was audited: the least
+    accuracy under the attacks that keep to the ball, by ``float32`` and by ``exact`` gradients, of
+    all test images, and ``audited``, with n and Wilson interval as text, of those that the audit
+    drew; ``certified``, likewise, where an audit has bounds: at least so much stands.
     """
     rows = scores[scores["audited"].notna()] if "audited" in scores else scores[:0]
     rows = rows.astype({"method": str, "class": str, "attack": str})
-    rows = rows[~rows["attack"].str.startswith("CW")]
+    rows = rows[rows["attack"].map(keeps_to_ball).astype(bool)]
     levels = [level for level in ("audited", "certified") if level in scores]
-    found = {}
-    for (method, p, _), part in rows.groupby(["method", "class", "run"], observed=True):
+    found, places = {}, ["method", "class", "seed"]
+    for place, part in rows.groupby(places, observed=True):
         rounded = part["attack"].str.contains(FLOAT32, regex=False)
         cells = {"float32": part["value"][rounded].min(), "exact": part["value"][~rounded].min()}
-        found[method, p] = cells | {level: _of_level(part, level) for level in levels}
+        found[place] = cells | {level: _of_level(part, level) for level in levels}
     order = {name: k for k, name in enumerate(METHODS)}
-    places = sorted(found, key=lambda place: (order.get(place[0], len(order)), place))
-    index = pd.MultiIndex.from_tuples(places, names=["method", "class"]) if places else None
+    kept = sorted(found, key=lambda place: (order.get(place[0], len(order)), place))
+    index = pd.MultiIndex.from_tuples(kept, names=places) if kept else None
     columns = ["float32", "exact", *levels]
-    return pd.DataFrame([found[place] for place in places], index, columns)
+    return pd.DataFrame([found[place] for place in kept], index, columns)
+
+
+def other_side(scores: pd.DataFrame, alarms: pd.DataFrame) -> pd.DataFrame:
+    """What a method's protection costs on clean images: a row per method, in the paper's order.
+
+    ``scores``: of `read_runs`. ``alarms``: method, protected_class, seed and value, the share of
+    the other classes' images that are taken for that class. Columns: the ``average`` accuracy of
+    all classes, that ``less STD's`` of the same seed, that of the ``worst`` class, and ``false
+    alarms``: means over the seeds of each class, then over the ``classes``; ``trainings``, of all.
+    """
+    places = ["method", "protected_class", "seed"]
+    wanted = (scores["attack"] == "clean") & scores["measure"].isin(["average", "worst"])
+    rows = scores[wanted].astype({"method": str, "measure": str, "protected_class": str})
+    runs = rows.pivot_table(index=places, columns="measure", values="value")
+    runs = runs.reindex(columns=["average", "less STD's", "worst"])
+    standard = runs["average"][runs.index.get_level_values("method") == "STD"]
+    of_seed = standard.groupby("seed").mean().to_dict()
+    less = [row["average"] - of_seed.get(place[-1], np.nan) for place, row in runs.iterrows()]
+    found = _by_class(runs.assign(**{"less STD's": less}))
+    said = alarms.astype({"protected_class": str}).groupby(places[:2])["value"].mean()
+    by_method = said.groupby("method")
+    order = [*METHODS, *found.index, *by_method.groups]
+    known = [m for m in dict.fromkeys(order) if m in found.index or m in by_method.groups]
+    counts = {"classes": by_method.size(), "trainings": runs.groupby("method").size()}
+    return found.reindex(known).assign(**{"false alarms": by_method.mean()} | counts)
+
+
+def _by_class(runs: pd.DataFrame) -> pd.DataFrame:
+    """Means by method of rows by method, class and seed: over seeds, then over classes."""
+    return runs.groupby(["method", "protected_class"]).mean().groupby("method").mean()
 
 
 def agreement(comparison: pd.DataFrame) -> pd.DataFrame:
@@ -297,16 +333,19 @@ def printed(comparison: pd.DataFrame) -> Styler:
 def measured(comparison: pd.DataFrame) -> pd.DataFrame:
     """Ours in the same layout, each with its 95 % interval as text; n under each class.
 
-    What was run with both gradients has a row for each.
+    What was run with both gradients has a row for each. A mean over several trainings says so.
     """
-    both = comparison["exact"].notna()
     named = comparison.assign(attack=comparison["attack"].astype(str))
-    first = named.assign(attack=named["attack"] + np.where(both, " (float32)", ""))
-    second = named[both].drop(columns=["ours", "low", "high"])
+    rounded = np.where(comparison["gradient"] == "float32", " (float32)", "")
+    first = named.assign(attack=named["attack"] + rounded)
+    second = named[comparison["exact"].notna()].drop(columns=["ours", "low", "high"])
     second = second.rename(columns={"exact": "ours", "exact_low": "low", "exact_high": "high"})
     cells = pd.concat([first, second])
-    numbers = zip(cells["ours"], cells["low"], cells["high"], strict=True)
-    texts = [f"{ours:.3f} [{lo:.3f}, {hi:.3f}]" for ours, lo, hi in numbers]
+    numbers = zip(*(cells[name] for name in ("ours", "low", "high", "seeds")), strict=True)
+    texts = [
+        f"{ours:.3f} [{lo:.3f}, {hi:.3f}]" + (f", {seeds:.0f} trainings" if seeds > 1 else "")
+        for ours, lo, hi, seeds in numbers
+    ]
     cells["text"] = np.where(cells["ours"].notna(), texts, "not run")
     order = [t for a in comparison["attack"].cat.categories for t in (f"{a} (float32)", a)]
     cells["attack"] = pd.Categorical(cells["attack"], [t for t in order if t in set(cells.attack)])

@@ -133,7 +133,7 @@ def critical_p1(x: float, classes: int) -> float:
     def excess(p: float) -> float:
         return float(abs(_ones_gradient(x, classes, np.array([p]))[0]) - abs(a))
 
-    return brentq(excess, p1[first - 1], p1[first])
+    return brentq(excess, p1[first - 1] if first else 1e-10, p1[first])
 
 
 def large_input_p1(classes: int) -> float:

@@ -1,11 +1,12 @@
 """Tables II to IV as a notebook shows them: published and measured, section by section."""
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
@@ -13,6 +14,7 @@ from csnb import figures
 from csnb.paper import pairs, tables
 from csnb.paper.readings import Text, reading
 from csnb.runs import read_hits, read_run, read_runs
+from csnb.runs.frames import read_answers
 
 HEADINGS = {  # of `Table.show`, with what stands above each section
     "printed": """## What the paper printed
@@ -20,8 +22,9 @@ HEADINGS = {  # of `Table.show`, with what stands above each section
 Accuracy of the test images of class $p$, by the model that protects $p$. Bold as in the paper.""",
     "measured": """## What we measured
 
-The same cells, mean over the seeds, with 95 % intervals: Wilson's of drawing these test images, n
-of them, or wider where several trainings say so; one says nothing of others. FGSM, PGD, MIA and BIA
+The same cells, mean over the trainings where there are several, with 95 % intervals: Wilson's of
+drawing these test images, n of them, or wider where several trainings say so; one says nothing of
+others. FGSM, PGD, MIA and BIA
 climb the cross-entropy: "float32" by the gradient that the paper's library computes, which loses
 the true class where the network leads by 17 logits or more, the rows without by an exact one.""",
     "gradients": """## What the paper's gradient hides
@@ -43,17 +46,19 @@ blank: not run.""",
     "averages": "Means over the cells that have both values:",
     "orderings": """## Does one method protect better than another?
 
-In how many classes the first of a pair is above the second, below it, or neither: of the published
-accuracies by Newcombe's interval of the difference, of ours by McNemar's exact test, since both
-networks met the same images, at 5 % after Holm's correction for all comparisons of one gradient.
-ADV is adversarial training without costs or fuzziness, which the paper's tables leave out. These
-are statements about the networks that were trained, not about all trainings.""",
+In how many classes, and of ours trainings, the first of a pair is above the second, below it, or
+neither: of the published accuracies by Newcombe's interval of the difference, of ours by McNemar's
+exact test, since both networks met the same images, at 5 % after Holm's correction for all
+comparisons of one gradient. ADV is adversarial training without costs or fuzziness, which the
+paper's tables leave out. These are statements about the networks that were trained, not about all
+trainings.""",
     "tests": "The largest differences on the same images, by exact gradients:",
     "findings": "In words, from our runs:",
     "clean": """## The other side of protection
 
-On clean images: the average accuracy of all classes, that of the worst class, and the share of
-other classes' images that are taken for the protected one; mean over the runs of a method.""",
+On clean images: the average accuracy of all classes, that less STD's of the same seed, that of the
+worst class, and the share of other classes' images that are taken for the protected one (by STD and
+ADV for each class that others protect): means over the seeds of each class, then over classes.""",
     "oddities": """## The published numbers among themselves
 
 Cells that do not fit each other, whatever we measure.""",
@@ -75,7 +80,7 @@ class Table:
 
     dataset: str
     folder: str | Path
-    ids: Iterable[str]
+    ids: Collection[str]
 
     @cached_property
     def scores(self) -> pd.DataFrame:
@@ -93,10 +98,30 @@ class Table:
         hits = read_hits(Path(self.folder, run) for run in self.scores["run"].astype(str).unique())
         return pairs.paired(hits, self.dataset)
 
+    @cached_property
+    def alarms(self) -> pd.DataFrame:
+        """The share of other classes' clean images that are taken for a class, by training.
+
+        Of the class that a run protects; of a run that knows none, each class that another one
+        protects. Columns: method, protected_class, seed, value.
+        """
+        columns = ["run", "method", "protected_class", "seed"]
+        runs = self.scores[columns].drop_duplicates("run").astype(dict.fromkeys(columns[:3], str))
+        free = runs["method"].isin(tables.UNPROTECTING)
+        known, rows = sorted(set(runs["protected_class"][~free])), []
+        for (run, method, own, seed), none in zip(runs.to_numpy(), free, strict=True):
+            answers = read_answers(Path(self.folder, run))
+            for p in known if none and known else [own]:
+                inside = np.array([int(each) for each in p.split("+")])
+                others = ~np.isin(answers.labels, inside)
+                value = np.isin(answers.clean[others], inside).mean()
+                rows.append([method, p, seed, value])
+        return pd.DataFrame(rows, columns=[*columns[1:], "value"])
+
     @property
     def there(self) -> str:
         """How many of the runs are there: "11 of 32"."""
-        return f"{self.scores['run'].nunique()} of {len(list(self.ids))}"
+        return f"{self.scores['run'].nunique()} of {len(self.ids)}"
 
     @property
     def known(self) -> bool:
@@ -194,14 +219,10 @@ class Table:
         return Text("\n".join(f"- {line}" for line in said) or "*No pair of methods was run.*")
 
     def clean(self) -> Shown:
-        """Average and worst class accuracy and false alarms on clean images, by method."""
-        wanted = self.scores["measure"].isin(["average", "worst", "false_alarms"])
-        rows = self.scores[(self.scores["attack"] == "clean") & wanted]
-        if rows.empty:
+        """Accuracies and false alarms on clean images by method (see `tables.other_side`)."""
+        if self.scores.empty:
             return Text(NO_RUN)
-        rows = rows.astype({"method": str, "measure": str})
-        means = rows.pivot_table(index="method", columns="measure", values="value")
-        return figures.table(means.rename(columns={"false_alarms": "false alarms"}), precision=4)
+        return figures.table(tables.other_side(self.scores, self.alarms), precision=4)
 
     def oddities(self) -> Shown:
         """Published cells that do not fit each other (see `csnb.paper.oddities`)."""

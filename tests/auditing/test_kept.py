@@ -49,7 +49,7 @@ def test_scores_stand_beside_what_is_audited(runs: Path) -> None:
     assert frame.attrs["parameters"]["epochs"] == 1
     table = tables.audits(frame)
     least = beside["value"].astype(float).min()
-    assert table.loc[("CSA", "middle"), "exact"] == least and len(table) == 1
+    assert table.loc[("CSA", "middle", 0), "exact"] == least and len(table) == 1
     assert table["audited"].iloc[0].startswith(f"{part.loc['middle', 'value']:.3f} [")
     kept, rows = kept_audits(runs).iloc[0], kept_rows(runs)
     assert set(rows["run"]) == {kept["run"]} and set(rows["seed"]) == {kept["seed"]}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 import csnb
-from csnb import METHODS, Method, Recipe, ThreatModel, protect
+from csnb import METHODS, InputError, Method, Recipe, ThreatModel, protect
 from csnb.losses import log_softplus, soft_margin
 from csnb.methods import Batch, Task
 
@@ -167,7 +167,8 @@ def test_ranking_compares_the_class_with_its_nearest_rivals(
 @pytest.mark.parametrize("name", ["RANK", "BUDGET", "REST", "WEIGHT", "TRADES", "DAFA"])
 def test_a_batch_of_one_kind_only_is_fine(name: str, labels: list[int]) -> None:
     method, model = made(name)
-    b = replace(batch(model, len(labels)), y=torch.tensor(labels))
+    progress = 0.6 if name == "DAFA" else LATE  # which must have seen attacks, later
+    b = replace(batch(model, len(labels), progress), y=torch.tensor(labels))
     loss, _ = method.loss(b)
     loss.backward()
     assert loss.isfinite() and all(p.grad.isfinite().all() for p in model.parameters())
@@ -327,6 +328,34 @@ def test_dafa_of_two_classes_takes_from_the_rest_once_it_knows_both() -> None:
     shares = 1 - sum(taken)
     shares[:2] = torch.stack([1 + t.sum() for t in taken])
     torch.testing.assert_close(method.radius(late), shares)
+
+
+def test_dafa_that_could_learn_of_no_rival_is_refused() -> None:
+    method, model = made("DAFA(warm_up=0.4)")
+    method.loss(replace(batch(model, 4, progress=0.3), adversarial=None))  # nothing is attacked
+    with pytest.raises(InputError, match=r"^warm_up: 0\.4, but no image is attacked in that share"):
+        method.radius(batch(model, 4, progress=0.4))
+    at_once, _ = made("DAFA(warm_up=0)", model)
+    assert at_once.radius(batch(model, 4, progress=0)).tolist() == [1.0] * 4  # is TRADES
+
+
+@pytest.mark.parametrize("name", ["ADV", "RADIUS", "TRADES", "DAFA"])
+def test_a_restart_inside_training_knows_the_whole_batch(name: str) -> None:
+    """Of the images that the first start leaves right; the others stay, to the bit."""
+    (method, model), threat = made(name), ThreatModel(0.05, space="pixel")
+    b = batch(model, 8, progress=0.1)
+    b = replace(b, y=model(b.x).argmax(1))
+    asked = {"loss": method.maximise(b), "together": True, "seed": 3}
+    asked["radius"] = method.radius(b) if method.radius else None
+    once, twice = (
+        csnb.attacks.moved(
+            model, b.x, b.y, csnb.ATTACKS.parse(f"PGD(restarts={n})"), threat, **asked
+        )
+        for n in (1, 2)
+    )
+    fooled = model(once).argmax(1) != b.y
+    assert torch.equal(twice[fooled], once[fooled])
+    assert not fooled.all() and not torch.equal(twice[~fooled], once[~fooled])
 
 
 def test_each_image_is_moved_as_far_as_its_own_radius() -> None:

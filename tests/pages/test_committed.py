@@ -30,7 +30,15 @@ def test_a_finished_run_is_taken_over_once_with_what_is_kept_beside_it(tmp_path:
     names = {file.name for file in copy.iterdir()}
     assert "margins-p0-0123456789.npy" in names
     assert not names & {"notebook.ipynb", "progress.jsonl"}
+    (folder / "margins-p1-0123456789.npy").write_bytes(b"kept later")
+    (copy / "margins-p0-0123456789.npy").write_bytes(b"its own")
     assert take(runs, target) == []
+    assert (copy / "margins-p1-0123456789.npy").read_bytes() == b"kept later"
+    assert (copy / "margins-p0-0123456789.npy").read_bytes() == b"its own"
+    assert not (copy / "notebook.ipynb").exists() and inspect(copy).state == "done"
+    (copy / "history.csv").write_text("edited")
+    assert inspect(copy).state == "broken" and take(runs, target) == [copy]
+    assert inspect(copy).state == "done" and take(runs, target) == []
 
 
 def test_a_copy_that_does_not_verify_is_not_left(

@@ -34,6 +34,7 @@ def test_only_what_is_between_the_marks_is_written() -> None:
 
 def test_a_row_has_the_ranking_s_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     row = {"recall": 0.9, "low": 0.85, "high": 0.95, "area": 0.99, "time": 1.25, "lost": 1}
+    row |= {"as_trained": 0.8}
     row |= {"gain": 0.1, "gain_low": 0.02, "gain_high": 0.18, "trainings": 5}
     row |= {"price": -0.01, "price_low": -0.03, "price_high": 0.01}
     names = pd.Index(["REST", BASE, CONTROL], name="method")
@@ -63,13 +64,13 @@ def test_a_row_has_the_ranking_s_numbers(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_what_to_use_is_what_is_shown_above_adv(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = {  # by class, then by method: gain, its lower end, in how many trainings lost
-        "a 1": {"CSA": (0.03, 0.01, 0), "REST": (0.05, -0.1, 0)},
-        "a 2": {"CSA": (0.3, 0.2, 0), "REST": (0.2, 0.1, 0)},
-        "a 3": {"CSA": (0.5, -1, 0), "MARGIN": (0.4, 0.3, 2)},
+    found = {  # by class, then by method: gain, its lower end, in how many lost, as trained
+        "a 1": {"CSA": (0.03, 0.01, 0, 0.4), "REST": (0.05, -0.1, 0, 0.1)},
+        "a 2": {"CSA": (0.3, 0.2, 0, 0.6), "REST": (0.2, 0.1, 0, 0.3)},
+        "a 3": {"CSA": (0.5, -1, 0, 0.1), "MARGIN": (0.4, 0.3, 2, 0.1)},
     }
-    own = {BASE: (0, 0, 0), CONTROL: (2, 1, 0)}
-    columns = ["gain", "gain_low", "lost"]
+    own = {BASE: (0, 0, 0, 0.5), CONTROL: (2, 1, 0, 0.1)}
+    columns = ["gain", "gain_low", "lost", "as_trained"]
     known = {
         name: pd.DataFrame.from_dict(of | own, orient="index", columns=columns).assign(trainings=3)
         for name, of in found.items()
@@ -81,6 +82,7 @@ def test_what_to_use_is_what_is_shown_above_adv(monkeypatch: pytest.MonkeyPatch)
         "equal false alarms: CSA in 2 of 3 classes (recall +0.030 to +0.300); "
         "REST in 1 of 2 classes (recall +0.200). "
     ) in said
+    assert "as trained, 2 of these 3 recognise less of their class under attack than ADV" in said
     assert said.endswith("the class is lost by MARGIN in 2 of 3 trainings.")
     assert pages.to_use(curves[:2]).endswith(" No training lost its class.")
     assert pages.to_use(curves[2:]).startswith("**What to use**: ADV with an offset")

@@ -124,6 +124,39 @@ def test_an_interval_over_seeds_is_as_wide_as_they_differ() -> None:
     assert row["verdict"] == "lower"
 
 
+def test_a_mean_over_trainings_is_marked_as_one() -> None:
+    runs = [("mnist", "CSE", 0, seed, {"0": (490, 980)}) for seed in (0, 1)]
+    runs.append(("mnist", "CSE", 1, 0, {"1": (1, 1135)}))
+    table = paper.measured(paper.compare(scores(*runs), "mnist")).loc[("PGD", "CSE")]
+    assert table["0 (n = 980)"].endswith("], 2 trainings") and table["1 (n = 1135)"].endswith("]")
+
+
+def test_the_other_side_is_compared_seed_by_seed_and_class_by_class() -> None:
+    """Class 3 on three seeds, class 4 on one; STD differs by seed, and all are 0.015 below it."""
+    standard = {0: 0.98, 1: 0.90, 2: 0.91}
+    rows = [("STD", 0, seed, value) for seed, value in standard.items()]
+    rows += [("CSA", p, s, standard[s] - 0.015) for p, s in ((3, 0), (3, 1), (3, 2), (4, 0))]
+    rows += [("MINE", 3, 7, 0.5)]  # of a seed that STD has not
+    frame = pd.DataFrame(rows, columns=["method", "protected_class", "seed", "value"])
+    measures = [frame.assign(measure="average"), frame.assign(measure="worst", value=0.1)]
+    alarms = frame.assign(value=[0.3, 0.3, 0.3, 0.1, 0.2, 0.3, 0.6, 0.0])
+    found = tables.other_side(pd.concat(measures).assign(attack="clean"), alarms)
+    assert found.index.tolist() == ["STD", "CSA", "MINE"]
+    assert found.loc["CSA", "less STD's"] == pytest.approx(-0.015)
+    assert found.loc["CSA", "average"] == pytest.approx((2.79 / 3 + 0.98) / 2 - 0.015)
+    assert found.loc["CSA", "false alarms"] == pytest.approx((0.2 + 0.6) / 2)
+    assert found.loc["CSA", ["classes", "trainings"]].tolist() == [2, 4]
+    assert found.loc["STD", "less STD's"] == 0 and np.isnan(found.loc["MINE", "less STD's"])
+
+
+def test_audits_of_each_seed_stand_by_themselves() -> None:
+    frame = scores(*(("mnist", "CSA", 3, seed, {"3": (1, 2)}) for seed in (0, 1, 2)))
+    frame = frame.assign(audited=frame["seed"] / 10, audited_n=100)
+    frame.loc[frame["attack"] == "clean", "audited"] = np.nan
+    found = tables.audits(frame)["audited"]
+    assert [text[:5] for text in found["CSA", "3"]] == ["0.000", "0.100", "0.200"]
+
+
 def test_agreement_counts_cells_inside_and_ranks_them() -> None:
     comparison = pd.DataFrame(
         {
@@ -190,6 +223,9 @@ def test_float32_gradients_stand_beside_the_published_cell_and_exact_ones_beside
     assert table["PGD (float32)", "CSE"].startswith("0.900 [0.880")
     assert table["PGD", "CSE"].startswith("0.600 [0.569")
     assert table["PGD(steps=5)", "CSE"].startswith("0.700")
+    rounded = paper.measured(paper.compare(frame, "mnist"))["3 (n = 1010)"]
+    assert rounded["PGD (float32)", "CSE"].startswith("0.900 [")  # not shown as exact
+    assert ("PGD", "CSE") not in rounded or rounded["PGD", "CSE"] == "not run"
     alone = paper.compare(pd.concat([exact, frame[frame["attack"] == "clean"]]), "mnist")
     assert alone["exact"].isna().all() and paper.gradients(alone).empty
     steps = frame.replace("PGD(gradient=float32)", "PGD(steps=5, gradient=float32)")

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import pytest
 from test_pairs import TESTED
@@ -22,6 +23,10 @@ def table(frame: pd.DataFrame, dataset: str = "mnist") -> Table:
     found = Table(dataset, "runs", [f"run{i}" for i in range(5)])
     found.__dict__["scores"] = frame
     found.__dict__["paired"] = paper.paired(TESTED if len(frame) else TESTED[:0], "mnist")
+    found.__dict__["alarms"] = pd.DataFrame(
+        [("STD", "3", 0, 0.01), ("CSE", "3", 0, 0.02)],
+        columns=["method", "protected_class", "seed", "value"],
+    )
     return found
 
 
@@ -65,6 +70,30 @@ def test_where_the_numbers_come_from_is_said() -> None:
     assert len(folders) > 1 and said["runs"] == f"{len(folders)} of {len(folders) + 1}"
     assert float(said["hours, runs added up"]) == pytest.approx(hours, abs=0.051)
     assert all(result["provenance"]["machine"] in said["machine"] for result in results)
+
+
+def test_false_alarms_of_who_knows_no_class_are_those_into_the_classes_that_others_protect(
+    tmp_path: Path,
+) -> None:
+    labels = np.repeat([0, 1, 2], [4, 6, 10])
+    answers = {"run0": labels * 0 + 2, "run1": labels.copy(), "run2": labels * 0}
+    answers["run1"][:1] = 1
+    for name, clean in answers.items():
+        (tmp_path / name).mkdir()
+        places = {"labels": labels, "attacked": np.arange(20), "clean": clean}
+        np.savez(tmp_path / name / "predictions.npz", **places)
+    runs = [("STD", 0, 0), ("CSE", 1, 0), ("CSA", "1+2", 1)]
+    rows = [(f"run{k}", *run) for k, run in enumerate(runs)]
+    frame = pd.DataFrame(rows, columns=["run", "method", "protected_class", "seed"])
+    made = Table("mnist", tmp_path, list(answers))
+    made.__dict__["scores"] = pd.concat([frame, frame], ignore_index=True)
+    assert made.alarms.to_numpy().tolist() == [
+        ["STD", "1", 0, 0.0], ["STD", "1+2", 0, 1.0],  # 4 of 4 images of 0 are called 2
+        ["CSE", "1", 0, 1 / 14], ["CSA", "1+2", 1, 0.0],
+    ]  # fmt: skip
+    made.__dict__["scores"] = made.scores[:1]  # nobody else protects a class
+    del made.__dict__["alarms"]
+    assert made.alarms.to_numpy().tolist() == [["STD", "0", 0, 0.0]]
 
 
 def test_chosen_sections_alone_are_shown(shown: list[str]) -> None:
