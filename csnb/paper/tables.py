@@ -341,10 +341,11 @@ def measured(comparison: pd.DataFrame) -> pd.DataFrame:
     second = named[comparison["exact"].notna()].drop(columns=["ours", "low", "high"])
     second = second.rename(columns={"exact": "ours", "exact_low": "low", "exact_high": "high"})
     cells = pd.concat([first, second])
-    numbers = zip(*(cells[name] for name in ("ours", "low", "high", "seeds")), strict=True)
+    seeds = cells["seeds"].fillna(0).astype(int)
+    numbers = zip(*(cells[name] for name in ("ours", "low", "high")), seeds, strict=True)
     texts = [
-        f"{ours:.3f} [{lo:.3f}, {hi:.3f}]" + (f", {seeds:.0f} trainings" if seeds > 1 else "")
-        for ours, lo, hi, seeds in numbers
+        f"{ours:.3f} [{lo:.3f}, {hi:.3f}]" + (f", {count} trainings" if count > 1 else "")
+        for ours, lo, hi, count in numbers
     ]
     cells["text"] = np.where(cells["ours"].notna(), texts, "not run")
     order = [t for a in comparison["attack"].cat.categories for t in (f"{a} (float32)", a)]

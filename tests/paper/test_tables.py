@@ -127,7 +127,8 @@ def test_an_interval_over_seeds_is_as_wide_as_they_differ() -> None:
 def test_a_mean_over_trainings_is_marked_as_one() -> None:
     runs = [("mnist", "CSE", 0, seed, {"0": (490, 980)}) for seed in (0, 1)]
     runs.append(("mnist", "CSE", 1, 0, {"1": (1, 1135)}))
-    table = paper.measured(paper.compare(scores(*runs), "mnist")).loc[("PGD", "CSE")]
+    frame = scores(*runs).astype({"seed": "Int64"})  # as `read_runs` has them
+    table = paper.measured(paper.compare(frame, "mnist")).loc[("PGD", "CSE")]
     assert table["0 (n = 980)"].endswith("], 2 trainings") and table["1 (n = 1135)"].endswith("]")
 
 
