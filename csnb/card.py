@@ -14,6 +14,7 @@ from csnb.evaluation import presence
 from csnb.experiment import Experiment
 from csnb.margins import ATTACK, protection
 from csnb.markdown import table
+from csnb.runs import weights_digest
 from csnb.runs.audits import read_audits
 from csnb.runs.kept import kept_margins
 
@@ -131,7 +132,7 @@ def _evaluation(
         table(rows),
         *_curve(folder, result),
         "### Audit",
-        _audit(folder, result["sha256"]["model.safetensors"]),
+        _audit(folder, weights_digest(result)),
     ]
 
 

@@ -20,7 +20,7 @@ from csnb.images import batches
 from csnb.paths import expand
 from csnb.pretrained import image_shape, load_model, run_data
 from csnb.progress import say
-from csnb.runs import read_run
+from csnb.runs import read_run, weights_digest
 
 IMAGES = 1000  # on which the files must answer as the run does
 SIZES = (1, 7, 64)  # of batches, in turn
@@ -165,6 +165,6 @@ def _config(
         "output": {"name": "logits", "shape": ["N", len(result["classes"])], "type": "float32"},
         "id2label": dict(enumerate(result["classes"])),
         "protected": [result["classes"][p] for p in result["protected"]],
-        "weights_sha256": result["sha256"]["model.safetensors"],
+        "weights_sha256": weights_digest(result),
         "checked": checked,
     }

@@ -13,7 +13,7 @@ from csnb.errors import InputError, choices
 from csnb.experiment import Experiment
 from csnb.models import Normalized, make_model
 from csnb.paths import RESULTS, expand
-from csnb.runs import inspect, load_weights, read_run, run_folders
+from csnb.runs import inspect, load_weights, read_run, run_folders, weights_digest
 from csnb.spec import METHODS
 
 
@@ -69,7 +69,7 @@ def load_pretrained(
     if found and protected_class is not None:
         classes = class_indices(protected_class, found[0][1]["classes"], dataset)
         found = [(f, result) for f, result in found if tuple(result["protected"]) == classes]
-    weights = {result["sha256"]["model.safetensors"]: folder for folder, result in found}
+    weights = {weights_digest(result): folder for folder, result in found}
     if len(weights) != 1:
         call = f"{dataset!r}, {label!r}, protected_class={protected_class!r}"
         call += "".join(f", {name}={value!r}" for name, value in given.items())

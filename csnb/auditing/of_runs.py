@@ -18,7 +18,7 @@ from csnb.experiment import Experiment
 from csnb.images import at_once
 from csnb.paths import expand
 from csnb.pretrained import load_model, run_data
-from csnb.runs import inspect, read_run, run_folders
+from csnb.runs import inspect, read_run, run_folders, weights_digest
 from csnb.runs.audits import NUMBERS, TEXTS, audit_file, read_audits
 from csnb.runs.frames import read_answers
 from csnb.spec import Spec
@@ -51,10 +51,10 @@ def audit_run(
     if protected is not None:
         own = class_indices(protected, data.classes, data.name)
     spec, right, spoken = _claim(folder, e.threat(), own, claim)
-    weights = result["sha256"]["model.safetensors"]
+    weights = weights_digest(result)
     sources = beside(folder, result) if transfer is None else list(map(Path, transfer))
     chosen = sample(data.y_test, own, most_images(budget, images), seed)
-    digests = [read_run(source)["sha256"]["model.safetensors"] for source in sources]
+    digests = [weights_digest(read_run(source)) for source in sources]
     content = [weights, budget, images, seed, spec.identity, digests]
     store = Store(audit_file(folder, own, key(content)), len(chosen))
     x, y = at_once(data.x_test[chosen]), data.y_test[chosen]
@@ -89,7 +89,7 @@ def beside(folder: Path, result: Mapping[str, Any]) -> list[Path]:
             continue
         method = state.result["parameters"]["method"]
         same = state.result["digests"]["test"] == result["digests"]["test"]
-        if same and method in SOURCES and _weights(state.result) != _weights(result):
+        if same and method in SOURCES and weights_digest(state.result) != weights_digest(result):
             found.setdefault(method, path)
     return list(found.values())
 
@@ -124,7 +124,7 @@ def _kept(runs: str | Path) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
             run = {"run": path.name, "dataset": asked["dataset"]}
             run |= {"threat": str(Experiment.of_result(found.result).threat())}
             run |= {"method": asked["method"], "seed": asked["seed"]}
-            yield from ((run, rows) for rows in read_audits(path, _weights(found.result)))
+            yield from ((run, rows) for rows in read_audits(path, weights_digest(found.result)))
 
 
 def _summary(rows: pd.DataFrame) -> dict[str, object]:
@@ -157,7 +157,3 @@ def _claim(
     right, spoken = (np.zeros(len(labels), dtype=bool) for _ in range(2))
     right[attacked], spoken[attacked] = inside[label], True
     return ATTACKS.parse(label), right, spoken
-
-
-def _weights(result: Mapping[str, Any]) -> str:
-    return result["sha256"]["model.safetensors"]

@@ -18,7 +18,7 @@ from csnb.data.dataset import class_indices
 from csnb.errors import InputError
 from csnb.experiment import Experiment
 from csnb.margins import protection
-from csnb.runs import RESULTS, inspect, read_run
+from csnb.runs import RESULTS, inspect, read_run, weights_digest
 from csnb.spec import METHODS
 
 BASE, CONTROL = "ADV", "CSA, costs 1"  # the latter: CSA's loss, which knows no class then
@@ -159,16 +159,12 @@ def comparable(folder: str | Path, ids: Iterable[str], p: int | str) -> dict[str
         if tuple(result["protected"]) == wanted or not _knows_class(result):
             name, seed = _named(result, usual), result["parameters"]["seed"]
             other = found.setdefault(name, {}).setdefault(seed, place)
-            if _weights(results[other]) != _weights(result):
+            if weights_digest(results[other]) != weights_digest(result):
                 raise InputError(
                     f"runs: {other.name} and {place.name} are both {name} of seed {seed}; "
                     "allowed: one of each method and seed"
                 )
     return found
-
-
-def _weights(result: Mapping[str, Any]) -> str:
-    return result["sha256"]["model.safetensors"]
 
 
 def sweep_gains(

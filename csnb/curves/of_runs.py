@@ -28,7 +28,7 @@ from csnb.models import Normalized
 from csnb.paths import expand
 from csnb.pretrained import load_model, run_data
 from csnb.runner import Run, find_or_run
-from csnb.runs import read_run
+from csnb.runs import read_run, weights_digest
 from csnb.runs.kept import keep, kept_margins, read_kept, safe_file
 
 
@@ -102,7 +102,7 @@ def read_certified(run: str | Path, *, costs: np.ndarray | None = None) -> pd.Da
 
 def _safe(folder: Path, result: Mapping[str, Any], shape: tuple[int, int]) -> np.ndarray:
     """Which classes no attack makes of each test image, (N, m) bool; see `certified_pairs`."""
-    file = safe_file(folder, result["sha256"]["model.safetensors"])
+    file = safe_file(folder, weights_digest(result))
     number = math.prod(shape)
     bits = read_kept(file, (-(-number // 8),), np.uint8)
     if bits is None:

@@ -162,11 +162,8 @@ class _Trained:
         self.margins, self.own = read_margins(folder, protected=protected, attack=attack)
         self.protected, result = list(protected), read_run(folder)
         answers, norm = read_answers(Path(folder)), result["parameters"]["norm"]
-        self.labels, self.clean, self.images = (
-            answers.labels,
-            answers.clean,
-            result["digests"]["test"],
-        )
+        self.labels, self.clean = answers.labels, answers.clean
+        self.images = result["digests"]["test"]
         if len(answers.attacked) < len(self.labels):
             raise InputError(
                 f"{Path(folder).name}: {len(answers.attacked)} of {len(self.labels)} test images "

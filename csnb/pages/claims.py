@@ -17,12 +17,13 @@ from csnb.markdown import table
 from csnb.pages.counting import (
     Finding,
     audits_of,
+    by_sign,
     counted,
     judged,
     lost,
     of_order,
     of_pair,
-    of_pairs,
+    tests_of,
 )
 from csnb.pages.evidence import Evidence
 from csnb.paper import minmax, normalization, theory, upheld
@@ -142,14 +143,13 @@ def csa_above_adv_in_the_paper_s_ball(evidence: Evidence) -> Finding:
         f"{name}: {signed(row, 'gain')} (trainings of each: {row['trainings']:.0f})"
         for name, row in rows.iterrows()
     ]
-    above, below = int((rows["gain_low"] > 0).sum()), int((rows["gain_high"] < 0).sum())
-    finding = judged(above, below, len(rows) - above - below)
+    verdict = judged(*by_sign(zip(rows["gain_low"], rows["gain_high"], strict=True)))
     gone = [
         f"{dataset}: {said}"
         for dataset, table in evidence.tables.items()
         for said in lost(table, "CSA", BASE)
     ]
-    return Finding(finding, "CSA less ADV: " + "; ".join([*parts, *gone]))
+    return Finding(verdict, "CSA less ADV: " + "; ".join([*parts, *gone]))
 
 
 @claim(
@@ -175,13 +175,9 @@ def clean_average(evidence: Evidence) -> Finding:
 
 @claim("Abstract", "under attack that average is better than ADV's", "protection")
 def robust_average(evidence: Evidence) -> Finding:
-    parts, words = [], []
-    for one in evidence.curves:
-        row = one.ranking.loc["CSA"]
-        low, high = row["price_low"], row["price_high"]
-        words.append("above" if low > 0 else "below" if high < 0 else "unclear")
-        parts.append(f"{one.name}: {signed(row, 'price')}")
-    counts = [words.count(word) for word in ("above", "below", "unclear")]
+    rows = {one.name: one.ranking.loc["CSA"] for one in evidence.curves}
+    parts = [f"{name}: {signed(row, 'price')}" for name, row in rows.items()]
+    counts = by_sign((row["price_low"], row["price_high"]) for row in rows.values())
     said = f"CSA less ADV, above in {counts[0]}, below in {counts[1]} of {len(parts)}"
     return Finding(judged(*counts), f"{said}: {'; '.join(parts)}" if parts else "no run")
 
@@ -216,11 +212,18 @@ def figure_4(evidence: Evidence) -> Finding:
 
 
 def _of_weights(evidence: Evidence, methods: list[str]) -> Finding:
-    folders = [evidence.figures.get(("mnist", name, False)) for name in methods]
-    if None in folders:
+    folders = _of_figure(evidence, methods)
+    if not folders:
         return Finding("not run", "a training of the figure is missing")
     read = {name: read_weights(f)[CONV1].ravel() for name, f in zip(methods, folders, strict=True)}
     return of_order(minmax.compare(pd.DataFrame(read)), f"measures of {len(read['ADV'])} weights")
+
+
+def _of_figure(evidence: Evidence, methods: list[str]) -> list[Path]:
+    """MNIST's run of each method, behind figures 3 and 4; nothing where one is missing."""
+    keys = [("mnist", name, False) for name in methods]
+    known = evidence.figures
+    return [known[key] for key in keys] if set(keys) <= set(known) else []
 
 
 @claim(
@@ -228,8 +231,8 @@ def _of_weights(evidence: Evidence, methods: list[str]) -> Finding:
 )  # fmt: skip
 def csa_l2_between(evidence: Evidence) -> Finding:
     methods = ["ADV", "CSA+L2", "CSA"]
-    folders = [evidence.figures.get(("mnist", name, False)) for name in methods]
-    if None in folders:
+    folders = _of_figure(evidence, methods)
+    if not folders:
         return Finding("not run", "a training of the figure is missing")
     found = minmax.protection(read_hits(folders), methods)
     attacks = [a for a in found["attack"].unique() if a != "clean" and keeps_to_ball(a)]
@@ -262,8 +265,7 @@ def time_of_training(evidence: Evidence) -> Finding:
     """Much less: less than half."""
     ratios = {}
     for dataset in ("mnist", "cifar10"):
-        runs = evidence.tables[dataset].scores["run"].astype(str).unique()
-        results = [read_run(evidence.folder / run) for run in runs]
+        results = evidence.tables[dataset].results
         seconds = [(r["parameters"]["method"], r["seconds"]["train"]) for r in results]
         of_method = pd.DataFrame(seconds, columns=["method", "s"]).groupby("method")["s"].median()
         if {"CSE", "CSA"} <= set(of_method.index):
@@ -366,15 +368,15 @@ def figure_5_robustness(evidence: Evidence) -> Finding:
 )  # fmt: skip
 def figure_5_course(evidence: Evidence) -> Finding:
     """From the first epoch to the last, of all classes; as if of other images: on the safe side."""
-    parts, counts = [], [0, 0, 0]
+    parts, intervals = [], []
     for dataset, folders in evidence.trends.items():
         course = read_histories(folders).query("method == 'CSE'")["robust_accuracy"]
         first, last, n = course.iloc[0], course.iloc[-1], monitored(folders[1])
         low, high = map(float, difference(last, n, first, n))
-        counts[0 if low > 0 else 1 if high < 0 else 2] += 1
+        intervals.append((low, high))
         ends = f"{first:.3f} to {last:.3f}, {last - first:+.3f} [{low:+.3f}, {high:+.3f}]"
         parts.append(f"{dataset}, accuracy under PGD, first to last epoch: {ends}")
-    return Finding(judged(*counts), "; ".join(parts))
+    return Finding(judged(*by_sign(intervals)), "; ".join(parts))
 
 
 def monitored(run: Path) -> int:
@@ -474,7 +476,7 @@ def cifar100(evidence: Evidence) -> Finding:
     """As claimed: not shown above standard training."""
     there, found = evidence.tables["cifar100"].there, {}
     for method in ("CSE", "CSA", "CSE+ADV"):
-        tests = of_pairs(evidence, "cifar100", f"{method} > STD")
+        tests = tests_of(evidence, "cifar100", f"{method} > STD")
         found[method] = counted(tests["exact"]) if "exact" in tests else (0, 0, 0)
     missing = [method for method, counts in found.items() if not sum(counts)]
     if missing:

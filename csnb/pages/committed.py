@@ -5,7 +5,7 @@ from pathlib import Path
 
 from csnb.errors import InputError
 from csnb.paths import CHECKOUT, RESULTS
-from csnb.runs import Status, inspect, run_folders
+from csnb.runs import inspect, run_folders, weights_digest
 from csnb.runs.folder import write_result
 
 LEFT = ("notebook.ipynb", "progress.jsonl")  # 0.3 MB of pictures; what was under way
@@ -24,7 +24,7 @@ def take(runs: str | Path, target: Path = RESULTS) -> list[Path]:
         if status.state != "done":
             continue
         if (there := inspect(copy)).state == "done":
-            if _weights(there) == _weights(status):
+            if weights_digest(there.result) == weights_digest(status.result):
                 _add_missing(folder, copy)
             continue
         shutil.rmtree(copy, ignore_errors=True)
@@ -37,10 +37,6 @@ def take(runs: str | Path, target: Path = RESULTS) -> list[Path]:
             raise InputError(f"{folder.name}: its copy is {found.state}, {found.reason}")
         made.append(copy)
     return made
-
-
-def _weights(status: Status) -> str:
-    return status.result["sha256"]["model.safetensors"]
 
 
 def _add_missing(folder: Path, copy: Path) -> None:

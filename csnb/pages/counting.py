@@ -1,5 +1,6 @@
 """Comparisons, counted: what finished runs say of a claim."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pandas as pd
@@ -30,9 +31,16 @@ def judged(above: int, below: int, unclear: int) -> str:
     return "contradicted" if below > unclear else "not shown"
 
 
+def by_sign(ends: Iterable[tuple[float, float]]) -> tuple[int, int, int]:
+    """How many intervals, (low, high), lie above 0, below it, and on both sides."""
+    sides = [("above" if low > 0 else "below" if high < 0 else "unclear") for low, high in ends]
+    above, below, unclear = (sides.count(word) for word in VERDICTS)
+    return above, below, unclear
+
+
 def of_pair(evidence: Evidence, dataset: str, first: str, second: str) -> Finding:
     """Is the ``first`` method's recall of its class above the ``second``'s, in a table's runs?"""
-    table, tests = evidence.tables[dataset], of_pairs(evidence, dataset, f"{first} > {second}")
+    table, tests = evidence.tables[dataset], tests_of(evidence, dataset, f"{first} > {second}")
     if "exact" not in tests:
         return Finding("not run", f"{table.there} runs of the table are done, none with both")
     said = [_counted("exact gradients", tests["exact"], gap=True)]
@@ -44,11 +52,11 @@ def of_pair(evidence: Evidence, dataset: str, first: str, second: str) -> Findin
     return Finding(judged(*counted(tests["exact"])), "; ".join(said))
 
 
-def of_pairs(evidence: Evidence, dataset: str, *pairs: str) -> dict[str, pd.DataFrame]:
-    """A table's tests of ``pairs`` by gradient, where there are some; without CW."""
+def tests_of(evidence: Evidence, dataset: str, pair: str) -> dict[str, pd.DataFrame]:
+    """A table's tests of a ``pair`` by gradient, where there are some; without CW."""
     tests = evidence.tables[dataset].paired
     inside = tests["attack"].map(keeps_to_ball).astype(bool)
-    tests = tests[tests["pair"].isin(pairs) & inside]
+    tests = tests[(tests["pair"] == pair) & inside]
     return {str(gradient): part for gradient, part in tests.groupby("gradient")}
 
 

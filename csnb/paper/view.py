@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -88,6 +89,11 @@ class Table:
         return read_runs(self.folder, self.ids)
 
     @cached_property
+    def results(self) -> list[dict[str, Any]]:
+        """What each of these runs says of itself (see `read_run`)."""
+        return [read_run(Path(self.folder, run)) for run in self.scores["run"].unique()]
+
+    @cached_property
     def comparison(self) -> pd.DataFrame:
         """Every cell, published and ours (see `compare`)."""
         return tables.compare(self.scores, self.dataset)
@@ -130,7 +136,7 @@ class Table:
 
     def made(self) -> Styler:
         """Where our numbers come from: network, epochs, code, machine, threads, seeds and hours."""
-        results = [read_run(Path(self.folder, run)) for run in self.scores["run"].unique()]
+        results = self.results
         seconds = sum(sum(result["seconds"].values()) for result in results)
         said = {"runs": [self.there], "hours, runs added up": [f"{seconds / 3600:.1f}"]}
         for key in ("model", "epochs"):

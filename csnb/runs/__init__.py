@@ -12,6 +12,7 @@ from csnb.runs.folder import (
 from csnb.runs.frames import read_histories, read_hits, read_run, read_runs, read_scores
 from csnb.runs.identity import Identity
 from csnb.runs.provenance import provenance
+from csnb.runs.result import weights_digest
 from csnb.runs.state import Status, inspect, is_here, progress, status
 
 __all__ = [
@@ -34,4 +35,5 @@ __all__ = [
     "run_folders",
     "start_from",
     "status",
+    "weights_digest",
 ]

@@ -17,6 +17,7 @@ import pandas as pd
 
 from csnb.paths import read_file, write_atomically
 from csnb.runs.identity import NUMERICS
+from csnb.runs.result import weights_digest
 
 NUMBERS = ["value", "low", "high", "n"]  # that readers need; blank: unknown
 TEXTS = ["part", "name", "class", "flagged", "text", "claim", "weights", "numerics"]
@@ -82,7 +83,7 @@ def audited(folder: Path, result: Mapping[str, Any]) -> Known:
     lowest.
     """
     best: dict[str, dict[str, tuple[int, float]]] = {}
-    for rows in read_audits(folder, result["sha256"]["model.safetensors"]):
+    for rows in read_audits(folder, weights_digest(result)):
         part = rows[(rows["part"] == "accuracy") & rows["name"].isin(LEVELS)]
         for level, name, n, value in part[["name", "class", "n", "value"]].itertuples(index=False):
             if name in result["classes"]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from csnb.paths import read_file, write_atomically
 from csnb.runs.identity import NUMERICS
+from csnb.runs.result import weights_digest
 
 DIGEST = hashlib.sha256().digest_size  # bytes after the array, which numpy does not look at
 
@@ -35,7 +36,7 @@ def kept_margins(
     """Where a run's margins lie, which images are ``protected``, (N,) bool, and what is kept."""
     with np.load(folder / "predictions.npz") as arrays:
         own = np.isin(arrays["labels"], protected)
-    file = margins_file(folder, result["sha256"]["model.safetensors"], protected, attack)
+    file = margins_file(folder, weights_digest(result), protected, attack)
     return file, own, read_kept(file, own.shape)
 
 

@@ -1,5 +1,6 @@
 """What result.json says, by type: what is signed well may still be no run."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
@@ -60,6 +61,11 @@ class Result(_Part):
     seconds: dict[str, float]
     provenance: Provenance
     sha256: dict[str, str]
+
+
+def weights_digest(result: Mapping[str, Any]) -> str:
+    """What names a run's weights: two runs with equal ones trained the same network."""
+    return result["sha256"]["model.safetensors"]
 
 
 def check_types(result: dict[str, Any]) -> None:

@@ -203,21 +203,13 @@ def test_the_order_of_figure_4_counts_exact_attacks_alone(monkeypatch: pytest.Mo
     assert found.numbers.endswith("CSA+L2's clean recall: 0.000")
 
 
-def test_time_of_training_is_that_of_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds = {
-        "a": ("CSE", 1),
-        "b": ("CSE", 3),
-        "c": ("CSE", 99),
-        "d": ("CSA", 10),
-        "e": ("STD", 1),
-    }
-
-    def result(folder: Path) -> dict[str, dict[str, object]]:
-        method, train = seconds[folder.name]
-        return {"parameters": {"method": method}, "seconds": {"train": train, "clean": 7}}
-
-    monkeypatch.setattr("csnb.pages.claims.read_run", result)
-    tables = {"mnist": SimpleNamespace(scores=pd.DataFrame({"run": [*seconds, "a"]}))}
-    tables["cifar10"] = SimpleNamespace(scores=pd.DataFrame({"run": ["a"]}))
-    found = time_of_training(SimpleNamespace(tables=tables, folder=Path("runs")))
+def test_time_of_training_is_that_of_the_runs() -> None:
+    seconds = [("CSE", 1), ("CSE", 3), ("CSE", 99), ("CSA", 10), ("STD", 1)]
+    results = [
+        {"parameters": {"method": method}, "seconds": {"train": train, "clean": 7}}
+        for method, train in seconds
+    ]
+    tables = {"mnist": SimpleNamespace(results=results)}
+    tables["cifar10"] = SimpleNamespace(results=results[:1])
+    found = time_of_training(SimpleNamespace(tables=tables))
     assert (found.verdict, found.numbers) == ("holds", "mnist: 0.30 of it")
