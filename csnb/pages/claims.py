@@ -26,6 +26,7 @@ from csnb.pages.counting import (
     tests_of,
 )
 from csnb.pages.evidence import Evidence
+from csnb.pages.hours import of_sweeps
 from csnb.paper import minmax, normalization, theory, upheld
 from csnb.paper.tables import accuracies, agreement, other_side, plain_attack, protecting
 from csnb.runs import read_histories, read_hits, read_run, read_weights
@@ -62,6 +63,12 @@ them: the share of printed values *inside* our 95 % interval, over images and se
 *distance*; Spearman's correlation of their *ranks*. Of the cells in which the printed accuracies
 put the first of a pair of the paper's methods above the second (CSE, CSA, CSE+ADV > STD, CSE+ADV >
 CSA; CW left out): in how many our networks do so, each training counted.
+"""
+HOURS = """\
+## What it took
+
+Hours of training and attacks, as if one run had followed the other; a machine's cores had a run
+each. Worst margins and audits came later and are not in them. A run of two sweeps counts in both.
 """
 
 
@@ -498,7 +505,8 @@ def report(evidence: Evidence) -> str:
         found, link = each.ask(evidence), f"[{each.notebook}](notebooks/{each.notebook}.ipynb)"
         numbers = found.numbers.replace("|w|", "\\|w\\|")
         rows.append([each.where, f"{each.says} ({link})", f"**{found.verdict}**", numbers])
-    return f"{HEAD}\n{table(rows)}\n\n{TABLES}\n{table(of_tables(evidence))}\n"
+    parts = (HEAD, rows), (TABLES, of_tables(evidence)), (HOURS, of_sweeps(evidence.folder))
+    return "\n".join(f"{text}\n{table(lines)}\n" for text, lines in parts)
 
 
 def of_tables(evidence: Evidence) -> list[list[str]]:

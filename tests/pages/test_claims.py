@@ -44,8 +44,11 @@ def test_without_runs_nothing_is_claimed_of_them(tmp_path: Path) -> None:
     of_equations = [text for text, one in found.items() if one.verdict != "not run"]
     assert len(of_equations) == 5  # Eq. 4, Eq. 8-9, Theorem 1, inequality 11; Table I of images
     rows = table(report(evidence))
-    assert {line.count(" | ") for line in rows[:-4]} == {3}  # of claims
-    assert {line.count(" | ") for line in rows[-4:]} == {6}  # of tables
+    heads = [rows.index(line) for line in rows if line.startswith(("| table ", "| sweep "))]
+    claims, tables, sweeps = np.split(np.array(rows), heads)
+    assert {line.count(" | ") for line in claims} == {3}
+    assert {line.count(" | ") for line in tables} == {6} and len(tables) == 4
+    assert {line.split(" | ", 1)[1][-7:] for line in sweeps[1:]} == {"- | - |"}
 
 
 def table(page: str) -> list[str]:
