@@ -18,8 +18,9 @@ from csnb.params import read_params
 IMAGES = 3000
 CLASSES = {"mnist_pixel": 8, "fashion_mnist_pixel": 6, "cifar10_pixel": 3}  # recipes, hard classes
 COSTS = {"CSA, costs 1": (1.0, 1.0), "CSA, costs 10 and 1": (10.0, 1.0)}
-PROTECTING = ("CSA", "REST", "MARGIN", "BUDGET", "WEIGHT", "RANK", "RADIUS", "TRADES", "DAFA")
-CONTESTANTS = ("ADV", *COSTS, *PROTECTING)
+PAPER = ("STD", "ADV", "CSA", "CSA+L2", "CSE", "CSE+ADV")
+PROTECTING = ("REST", "MARGIN", "BUDGET", "WEIGHT", "RADIUS", "TRADES", "DAFA")
+CONTESTANTS = (*PAPER, *COSTS, *PROTECTING)
 
 
 def train(name: str, settings: csnb.Experiment, data: csnb.Dataset, p: int) -> None:

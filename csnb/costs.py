@@ -79,11 +79,14 @@ def costs_from_table(
     """A cost matrix (m, m) from numbers in the order of the classes, or from what names them.
 
     ``table``: an array or nested lists, predicted by true; a DataFrame whose index (predicted) and
-    columns (true) are the class names in any order, or a mapping ``{predicted: {true: cost}}``.
-    ``what``: it is called in an error; ``hint``: why its names may be wrong. Raises InputError.
+    columns (true) are the class names in any order, also as its ``to_dict("split")``; or a mapping
+    ``{predicted: {true: cost}}`` of names, where what is left out costs 1. ``what``: it is called
+    in an error; ``hint``: why its names may be wrong. Raises InputError.
     """
+    if isinstance(table, Mapping) and table.keys() == {"index", "columns", "data"}:
+        table = pd.DataFrame(**table)
     if isinstance(table, Mapping):
-        table = pd.DataFrame.from_dict(dict(table), orient="index")
+        return _of_names(table, names, what)
     if isinstance(table, pd.DataFrame):
         rows, columns = [*map(str, table.index)], [*map(str, table.columns)]
         if sorted(rows) != sorted(names) or sorted(columns) != sorted(names):
@@ -94,6 +97,16 @@ def costs_from_table(
         table = table.set_axis(rows).set_axis(columns, axis=1).loc[list(names), list(names)]
         table = table.map(_number).to_numpy(float)
     return check_costs(table, len(names))
+
+
+def _of_names(table: Mapping[str, object], names: Sequence[str], what: str) -> np.ndarray:
+    if not table or not all(isinstance(row, Mapping) for row in table.values()):
+        raise InputError(f"{what} is {shown(table)}; allowed: {{predicted: {{true: cost}}}}")
+    pairs = {(p, t): cost for p, row in table.items() for t, cost in row.items()}
+    try:
+        return costs_from_pairs(names, pairs)
+    except InputError as error:
+        raise InputError(f"{what}: {error}") from None
 
 
 def write_costs(file: str | Path, costs: np.ndarray, names: Sequence[str]) -> Path:

@@ -228,21 +228,29 @@ def _share(correct: int, total: int, interval: tuple[float, float]) -> dict[str,
     }
 
 
-def presence(scores: pd.DataFrame, name: str) -> str:
+def presence(scores: pd.DataFrame, name: str, than: tuple[str, pd.DataFrame] | None = None) -> str:
     """Whether a network knows class ``name`` at all, on clean images, in one sentence.
 
-    ``scores``: of `score`. Lost: it recognises less than half as much of it as of the other
-    classes on average. Everywhere: it takes more than half of their images for it.
+    ``scores``: of `score`; ``than``: what another network is called, such as one that knows no
+    class, and its scores on the same images. Lost: less than half as much of the class is
+    recognised as by that network; without one, as of the other classes on average. Everywhere:
+    more than half of the other classes' images are taken for it.
     """
-    clean = scores[scores["attack"] == "clean"].set_index(["measure", "class"])
+    clean = _clean(scores)
     own, alarms = clean.loc[("accuracy", name)], clean.loc[("false_alarms", name)]
-    others = float(clean.loc["accuracy"].drop(index=name)["value"].mean())
+    if than is None:
+        usual = float(clean.loc["accuracy"].drop(index=name)["value"].mean())
+        known = f"of the other classes {usual:.0%} are recognised"
+    else:
+        usual = float(_clean(than[1]).loc[("accuracy", name), "value"])
+        known = f"by {than[0]} {usual:.0%} of them"
     right, called = (f"{row['correct']:.0f} of {row['total']:.0f}" for row in (own, alarms))
-    said = (
-        f"{right} clean images of class {name!r} are recognised, {called} others are taken for it"
-    )
-    if own["value"] < others / 2:
-        return f"THE CLASS IS LOST: {said}; of the other classes {others:.0%} are recognised."
-    if alarms["value"] > 0.5:
-        return f"THE CLASS IS EVERYWHERE: {said}."
-    return f"{said}; of the other classes {others:.0%} are recognised."
+    said = f"{right} clean images of class {name!r} are recognised, {known}"
+    said += f"; {called} others are taken for it."
+    if own["value"] < usual / 2:
+        return f"THE CLASS IS LOST: {said}"
+    return f"THE CLASS IS EVERYWHERE: {said}" if alarms["value"] > 0.5 else said
+
+
+def _clean(scores: pd.DataFrame) -> pd.DataFrame:
+    return scores[scores["attack"] == "clean"].set_index(["measure", "class"])

@@ -23,7 +23,7 @@ from pydantic import (
 
 from csnb.attacks import ATTACKS, ThreatModel
 from csnb.attacks.threat import Bounded, Norm, Radius, Robust, Space
-from csnb.costs import costs_from_table, protect, read_costs
+from csnb.costs import check_protected, costs_from_table, protect, read_costs
 from csnb.data import Dataset, describe
 from csnb.data.dataset import check_counts, class_indices
 from csnb.data.sources import data_path, find_source
@@ -82,11 +82,11 @@ class Experiment(BaseModel):
     miss_cost: Real = Field(10.0, ge=0, description="of p taken for another class; others: 1")
     alarm_cost: Real = Field(10.0, ge=0, description="of another taken for p; Eq. 3: as miss_cost")
     cost_matrix: str = Field(
-        "", description="CSV or numbers, rows predicted, columns true; empty: miss and alarm cost"
+        "", description="CSV, numbers, {predicted: {true: cost}}; empty: miss and alarm cost"
     )
     offset: str = Field(
         "",
-        description="added to p's logit: cost, or false alarms 0.01, certified 0.01; empty: none",
+        description="added to p's logit, by cost or false alarms: cost, 0.01, certified 0.01",
     )
     validation: Real = Field(
         0.1, gt=0, lt=1, description="share of training images held out to choose the offset on"
@@ -161,7 +161,7 @@ class Experiment(BaseModel):
     def _costs(cls, value: object) -> object:
         """A matrix that is at hand, as text."""
         if isinstance(value, pd.DataFrame):
-            value = value.to_dict(orient="index")
+            value = value.to_dict(orient="split")
         if isinstance(value, np.ndarray):
             value = value.tolist()
         try:
@@ -261,7 +261,8 @@ class Experiment(BaseModel):
             except (ValueError, RecursionError) as error:
                 raise InputError(
                     f"cost_matrix: {shown(self.cost_matrix)} cannot be read ({one_line(error)}); "
-                    "allowed: a CSV's path, or numbers [[0, 5], [1, 0]], predicted by true"
+                    "allowed: a CSV's path, numbers [[0, 5], [1, 0]], predicted by true, or "
+                    "{predicted: {true: cost}}"
                 ) from None
             return costs_from_table(table, classes)
         if self.cost_matrix:
@@ -292,6 +293,7 @@ class Experiment(BaseModel):
         known = data or describe(self.dataset, self.data_root, self.image_size)
         digests = dict(data.digests() if data is not None else known.digests)
         protected = class_indices(self.protected_class, known.classes, self.dataset)
+        check_protected(protected, len(known.classes), most=len(known.classes) - 1)
         counts = data.counts() if data is not None else known.counts
         check_counts(counts, protected, known.classes, self.dataset)
         costs = self.cost_table(known.classes, protected)

@@ -375,8 +375,14 @@ def test_a_frame_or_a_mapping_goes_by_its_names(order: tuple[int, ...]) -> None:
     frame = pd.DataFrame(COSTS, NAMES, NAMES)
     frame = frame.iloc[list(order), list(order)[::-1]]
     np.testing.assert_array_equal(costs_from_table(frame, NAMES), COSTS)
+    np.testing.assert_array_equal(costs_from_table(frame.to_dict("split"), NAMES), COSTS)
     mapping = {row: dict(frame.loc[row]) for row in frame.index}
     np.testing.assert_array_equal(costs_from_table(mapping, NAMES), COSTS)
+
+
+def test_what_a_mapping_leaves_out_costs_1() -> None:
+    found = costs_from_table({"cat": {"dog": 5}, "emu": {"cat": 0.5, "emu": 0}}, NAMES)
+    np.testing.assert_array_equal(found, [[0, 5, 1], [1, 0, 1], [0.5, 1, 0]])
 
 
 @pytest.mark.parametrize("table", [COSTS, COSTS.tolist(), COSTS.astype(int)])
@@ -390,13 +396,28 @@ def test_numbers_go_by_their_place(table: object) -> None:
         pd.DataFrame(COSTS),
         pd.DataFrame(COSTS, NAMES, ("cat", "dog", "cow")),
         pd.DataFrame(COSTS, ("cat", "dog", "dog"), NAMES),
-        {"cat": {"cat": 0}},
+        pd.DataFrame(COSTS, NAMES, NAMES).iloc[:2, :2],
+        {"cat": {"cow": 5}},
+        {"cat": {"dog": -5}},
         {"cat": 3},
+        {},
         COSTS[:2],
         [["a"]],
         -COSTS,
     ],
-    ids=["no names", "another name", "a name twice", "too few", "no rows", "shape", "text", "sign"],
+    ids=[
+        "no names",
+        "another name",
+        "a name twice",
+        "too few",
+        "no class",
+        "less than nothing",
+        "no rows",
+        "nothing",
+        "shape",
+        "text",
+        "sign",
+    ],
 )
 def test_what_is_no_table_of_costs_is_refused(table: object) -> None:
     with pytest.raises(InputError, match=r"cost.matrix") as error:

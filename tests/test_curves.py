@@ -120,7 +120,7 @@ def test_protection_and_loss_are_told_apart(place: Path, monkeypatch: pytest.Mon
         "csnb.curves.of_runs.read_margins", lambda f, **kwargs: (margins[Path(f)], own)
     )
     lost = "THE CLASS IS LOST: few."
-    monkeypatch.setattr("csnb.curves.of_runs.presence", lambda scores, name: lost)
+    monkeypatch.setattr("csnb.curves.of_runs.presence", lambda scores, name, than: lost)
     assert verdict(*runs).startswith(f"**{lost}** **Against ADV with an offset: protected more.**")
     assert "Against CSA with an offset: PROTECTED LESS." in verdict(*runs[::-1])
 
@@ -140,6 +140,19 @@ def test_the_baseline_is_one_for_all_classes_and_the_run_itself_where_it_is_that
         other = Experiment(**asked | {"method": method, "protected_class": p, "alarm_cost": 3.0})
         assert baseline(csnb.Run(other)) == folder
     assert "the same network" in verdict(adv, adv, attack=WEAK)
+
+
+def test_the_baseline_of_a_run_with_an_offset_sees_the_same_images_and_has_its_own(
+    place: Path, tmp_path: Path
+) -> None:
+    asked = QUICK | {"dataset": str(place / "stripes.npz"), "runs": str(tmp_path)}
+    asked |= {"protected_class": 1, "offset": 0.2, "validation": 0.3, "alarm_cost": 3.0}
+    run = csnb.Run(Experiment(**asked | {"method": "CSA"}))
+    adv = csnb.read_run(baseline(run))
+    known = {name: adv["parameters"][name] for name in ("method", "offset", "validation")}
+    assert known == {"method": "ADV", "offset": "0.2", "validation": 0.3}
+    assert adv["protected"] == [1] and adv["digests"]["train"] == run.identity.digests["train"]
+    assert adv["costs"] == [list(row) for row in run.identity.costs]
 
 
 def test_runs_of_other_images_are_not_compared(place: Path, tmp_path: Path) -> None:

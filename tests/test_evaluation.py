@@ -419,7 +419,7 @@ def test_an_unknown_attack_is_refused_before_any_other(model: Normalized) -> Non
 @pytest.mark.parametrize(
     ("called", "says"),
     [
-        ([0, 0, 0, 0, 1, 1, 2, 2, 2, 2], "2 of 2 clean images of class 'b' are recognised, 0 of 8"),
+        ([0, 0, 0, 0, 1, 1, 2, 2, 2, 2], "2 of 2 clean images of class 'b' are recognised, of the"),
         ([0, 0, 0, 0, 0, 2, 2, 2, 2, 2], "THE CLASS IS LOST: 0 of 2 clean images of class 'b'"),
         ([1, 1, 1, 1, 1, 1, 1, 1, 2, 2], "THE CLASS IS EVERYWHERE: 2 of 2 clean images of"),
     ],
@@ -430,13 +430,13 @@ def test_a_class_that_is_lost_or_everywhere_is_said_to_be(called: list[int], say
 
 
 def test_what_is_taken_for_a_class_is_counted() -> None:
-    assert "3 of 8 others are taken for it; of the other classes 50%" in presence(scores(), "b")
+    assert "of the other classes 50% are recognised; 3 of 8 others" in presence(scores(), "b")
 
 
 @pytest.mark.parametrize(
     ("right", "says"),
     [
-        (5, "5 of 10 clean images of class 'b' are recognised, 0 of 8"),  # half is not less
+        (5, "5 of 10 clean images of class 'b' are recognised, of"),  # half is not less
         (4, "THE CLASS IS LOST: 4 of 10 clean images of class 'b'"),
     ],
 )
@@ -453,4 +453,20 @@ def test_a_class_is_lost_below_half_of_what_is_recognised_of_the_others(
 
 def test_a_class_that_half_of_the_others_are_taken_for_is_not_everywhere_yet() -> None:
     found = scores(predictions={"clean": np.array([1, 1, 1, 1, 1, 1, 2, 2, 2, 2], np.uint8)})
-    assert presence(found, "b").startswith("2 of 2 clean images of class 'b' are recognised, 4 of")
+    said = presence(found, "b")
+    assert said.startswith("2 of 2 clean images of class 'b' are recognised, ") and "; 4 of" in said
+
+
+@pytest.mark.parametrize(("theirs", "lost"), [(8, False), (9, True)])
+def test_a_class_is_lost_below_half_of_what_another_network_recognises_of_it(
+    theirs: int, lost: bool
+) -> None:
+    """Of 10 images 4; of the other classes' all, which does not count then."""
+    labels, found = np.repeat([0, 1, 2], [4, 10, 4]), {}
+    for right in (4, theirs):
+        called = np.where((np.arange(18) >= 4 + right) & (labels == 1), 2, labels)
+        outcome = Outcome(labels, np.arange(0), {"clean": called})
+        found[right] = score(outcome, classes=CLASSES, protected=[1], costs=COSTS)
+    said = presence(found[4], "b", ("ADV", found[theirs]))
+    assert said.startswith("THE CLASS IS LOST: ") == lost
+    assert f"4 of 10 clean images of class 'b' are recognised, by ADV {theirs}0% of them" in said

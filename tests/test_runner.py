@@ -476,6 +476,17 @@ def test_costs_at_hand_are_those_of_a_file(kind: str, data: str, tmp_path: Path)
     assert back.identity().key == made.identity().key
 
 
+def test_not_every_class_can_be_protected(data: str) -> None:
+    with pytest.raises(InputError, match=r"protected: 3 of 3 classes; allowed: 1 to 2"):
+        Experiment(dataset=data, protected_class=[0, 1, 2]).identity()
+
+
+def test_pairs_by_name_are_costs_as_well(data: str, tmp_path: Path) -> None:
+    given = {"top": {"middle": 2.5}, "middle": {"top": 4}}
+    costs = quick(tmp_path, dataset=data, cost_matrix=given).identity().costs
+    assert np.array_equal(costs, [[0, 2.5, 1], [4, 0, 1], [1, 1, 0]])
+
+
 @pytest.mark.parametrize("given", ["[[0, 1], [1", "[[0, 1], [1, 0]]", "[1, 2, 3]", "{}", object()])
 def test_costs_that_are_none_are_refused_in_one_line(given: object, data: str) -> None:
     with pytest.raises(InputError, match=r"cost.matrix.*allowed: ") as error:

@@ -26,7 +26,7 @@ UNUSUAL = re.compile(r", (eps \S+|\d+ epochs)$")  # how the names of runs beside
 BY_COSTS = ("CSA", "CSA+L2", "CSE", "CSE+ADV", "MARGIN", "IBP", "CROWN-IBP")
 NEUTRAL = {  # options at which a method knows no class
     "WEIGHT": ("weight", 1), "TRADES": ("weight", 1), "RADIUS": ("factor", 1),
-    "REST": ("weight", 0), "RANK": ("weight", 0), "DAFA": ("strength", 0),
+    "REST": ("weight", 0), "DAFA": ("strength", 0),
     "IBP": ("weight", 0), "CROWN-IBP": ("weight", 0),
 }  # fmt: skip
 

@@ -74,11 +74,13 @@ def _protected(
 def baseline(run: Run) -> Run | Path:
     """ADV at the run's parameters: what whoever protects a class must beat; found or trained.
 
-    It knows no class and no costs: there is one of it for all classes. The run itself, where that
-    is it.
+    It knows no class and no costs: there is one of it for all classes. But for one with an
+    ``offset``, which holds out the same images and chooses it for the same class by the same costs.
+    The run itself, where that is it.
     """
-    shared = {"method": "ADV", "protected_class": 0, "miss_cost": 10.0, "alarm_cost": 10.0}
-    shared |= {"cost_matrix": "", "offset": "", "init_from": "", "attack_images": "all"}
+    shared = {"method": "ADV", "init_from": "", "attack_images": "all"}
+    if not run.experiment.offset:
+        shared |= {"protected_class": 0, "miss_cost": 10.0, "alarm_cost": 10.0, "cost_matrix": ""}
     experiment = Experiment(**run.experiment.model_dump() | shared)
     same = experiment.identity(run.data).run_id == run.identity.run_id
     return run if same else find_or_run(experiment)
@@ -142,14 +144,24 @@ def verdict(
     found = "protected more" if low > 0 else "PROTECTED LESS" if high < 0 else "not shown"
     if np.array_equal(margins, rival):
         found = "the same network"
-    said = [presence(pd.DataFrame(first["scores"]), name) for name in names]
-    lost = "".join(f"**{text}** " for text in said if text.startswith("THE CLASS"))
+    lost, there = _presence(first, second, names)
     name = " or ".join(map(repr, names))
     return (
         f"{lost}**Against {method} with an offset: {found}.** Under attack, with {budget:.1%} of "
         f"the other images called {name}, {reached} of {int(own.sum())} images are recognised: "
-        f"{_said(gain, '{:+.2f}')} against {method}. {_price([first, second], protected)}"
+        f"{_said(gain, '{:+.2f}')} against {method}. {_price([first, second], protected)}{there}"
     )
+
+
+def _presence(
+    first: Mapping[str, Any], second: Mapping[str, Any], names: Sequence[str]
+) -> tuple[str, str]:
+    """Of the classes that are lost, or everywhere, loud; of the others."""
+    own, others = (pd.DataFrame(each["scores"]) for each in (first, second))
+    said = [presence(own, name, (second["parameters"]["method"], others)) for name in names]
+    loud = [text for text in said if text.startswith("THE CLASS")]
+    calm = [text for text in said if text not in loud]
+    return "".join(f"**{text}** " for text in loud), "".join(f" {text}" for text in calm)
 
 
 def _known(run: str | Path | Run) -> Mapping[str, Any]:

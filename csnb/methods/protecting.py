@@ -25,9 +25,6 @@ Term = Annotated[Real, Field(ge=0, description="weight of the term for the prote
 Ramp = Annotated[
     Real, Field(ge=0, le=1, description="share of training over which that weight rises from 0")
 ]
-Share = Annotated[
-    Real, Field(gt=0, le=1, description="of a batch's other images, the nearest to p")
-]
 
 ENTROPY = "cross-entropy of f(x) and y"
 WEIGHTED = "weighted cross-entropy of f(x) and y"
@@ -89,24 +86,6 @@ def rest(task: Task, *, weight: Term = 3.0, ramp: Ramp = 0.7) -> Method:
         return cross_entropy(logits, batch.y) + weight * batch.risen(ramp) * term, logits
 
     terms = (ENTROPY, "weight softplus(-m) for p, softplus(m) for the others")
-    return Method(loss, terms, adversarial=True, maximise=_climb(task, weight, ramp))
-
-
-@method("RANK", source="ours, after partial-AUC losses: Narasimhan and Agarwal 2013")
-def rank(task: Task, *, weight: Term = 3.0, share: Share = 0.1, ramp: Ramp = 0.7) -> Method:
-    """cross-entropy + weight softplus(m of the others - m of p)"""
-    _check(task)
-
-    def loss(batch: Batch) -> tuple[Tensor, Tensor]:
-        logits = batch.model(batch.examples)
-        m, own = soft_margin(logits, task.protected), _own(task, batch.y)
-        rivals = m[~own]
-        nearest = rivals.topk(min(len(rivals), max(1, round(share * len(rivals))))).values
-        gaps = nearest[None] - m[own][:, None]
-        term = softplus(gaps).mean() if gaps.numel() else torch.zeros_like(m[0])
-        return cross_entropy(logits, batch.y) + weight * batch.risen(ramp) * term, logits
-
-    terms = (ENTROPY, "weight softplus(m(x') - m(x)) for x of p, x' the nearest others")
     return Method(loss, terms, adversarial=True, maximise=_climb(task, weight, ramp))
 
 

@@ -16,7 +16,7 @@ from csnb.losses import log_softplus, soft_margin
 from csnb.methods import Batch, Task
 
 COSTS = torch.tensor(protect(4, 1, 8.0, 3.0), dtype=torch.float32)
-OWN = ("WEIGHT", "RADIUS", "MARGIN", "REST", "RANK", "BUDGET", "TRADES", "DAFA")
+OWN = ("WEIGHT", "RADIUS", "MARGIN", "REST", "BUDGET", "TRADES", "DAFA")
 QUICK = "PGD(steps=3, step_size=0)"
 LATE = 0.99  # every ramp has risen
 
@@ -133,7 +133,7 @@ def test_the_term_for_p_against_the_rest_rises(progress: float, risen: float) ->
     torch.testing.assert_close(loss, torch.stack(each).mean())
 
 
-@pytest.mark.parametrize("name", ["REST", "RANK", "BUDGET"])
+@pytest.mark.parametrize("name", ["REST", "BUDGET"])
 def test_the_attack_inside_climbs_each_images_own_part(name: str) -> None:
     method, model = made(f"{name}(weight=2)")
     b = batch(model)
@@ -148,23 +148,8 @@ def test_the_attack_inside_climbs_each_images_own_part(name: str) -> None:
     torch.testing.assert_close(start, torch.stack(entropies).sum())
 
 
-@pytest.mark.parametrize(("share", "nearest"), [(0.4, 2), (0.05, 1)])
-@pytest.mark.parametrize(("progress", "risen"), [(0.35, 1.0), (LATE, 2.0)])
-def test_ranking_compares_the_class_with_its_nearest_rivals(
-    share: float, nearest: int, progress: float, risen: float
-) -> None:
-    method, model = made(f"RANK(weight=2, share={share}, ramp=0.7)")
-    b = batch(model, 7, progress)  # 2 of the class, 5 others
-    loss, logits = method.loss(b)
-    own = [m_of(z) for z, y in zip(logits, b.y.tolist(), strict=True) if y == 1]
-    others = sorted(m_of(z) for z, y in zip(logits, b.y.tolist(), strict=True) if y != 1)
-    pairs = [softplus(other - mine) for other in others[-nearest:] for mine in own]
-    base = torch.stack([entropy(z, y) for z, y in zip(logits, b.y.tolist(), strict=True)]).mean()
-    torch.testing.assert_close(loss, base + risen * torch.stack(pairs).mean().float())
-
-
 @pytest.mark.parametrize("labels", [[1, 1, 1], [0, 2, 3], [1], [2]])
-@pytest.mark.parametrize("name", ["RANK", "BUDGET", "REST", "WEIGHT", "TRADES", "DAFA"])
+@pytest.mark.parametrize("name", ["BUDGET", "REST", "WEIGHT", "TRADES", "DAFA"])
 def test_a_batch_of_one_kind_only_is_fine(name: str, labels: list[int]) -> None:
     method, model = made(name)
     progress = 0.6 if name == "DAFA" else LATE  # which must have seen attacks, later
@@ -172,15 +157,6 @@ def test_a_batch_of_one_kind_only_is_fine(name: str, labels: list[int]) -> None:
     loss, _ = method.loss(b)
     loss.backward()
     assert loss.isfinite() and all(p.grad.isfinite().all() for p in model.parameters())
-
-
-def test_ranking_does_not_ask_where_the_offset_is() -> None:
-    method, model = made("RANK(weight=2)")
-    b = batch(model)
-    term = method.loss(b)[0] - made("ADV", model)[0].loss(b)[0]
-    csnb.models.add_offset(model, b.x, [1], 5.0)
-    shifted = method.loss(b)[0] - made("ADV", model)[0].loss(b)[0]
-    torch.testing.assert_close(term, shifted, rtol=1e-4, atol=1e-5)
 
 
 def test_a_budgets_multiplier_follows_the_false_alarms() -> None:
@@ -241,9 +217,7 @@ def test_a_budgets_multiplier_follows_the_others_alone_and_not_below_zero() -> N
     assert value == pytest.approx(base + (0.25 * miss + multiplier * over) / 2, rel=1e-5)
 
 
-@pytest.mark.parametrize(
-    "name", [n for n in METHODS if n not in ("RANK", "DAFA", "IBP", "CROWN-IBP")]
-)
+@pytest.mark.parametrize("name", [n for n in METHODS if n not in ("DAFA", "IBP", "CROWN-IBP")])
 def test_everything_stays_on_the_device_of_the_images(name: str) -> None:
     """Without a GPU, by tensors that have a device and no values; the four ask for values."""
     model, costs = lenet().eval().to("meta"), COSTS.to("meta")
@@ -384,7 +358,7 @@ def test_each_learns_stripes(name: str) -> None:
     assert float((model(x).argmax(1) == y).float().mean()) > 0.9
 
 
-@pytest.mark.parametrize("name", ["REST", "RANK", "BUDGET"])
+@pytest.mark.parametrize("name", ["REST", "BUDGET"])
 @pytest.mark.parametrize("protected", [(), (0, 1, 2, 3)])
 def test_a_margin_needs_classes_on_either_side(name: str, protected: tuple[int, ...]) -> None:
     with pytest.raises(csnb.InputError, match=r"protected: [04] of 4 classes; allowed: "):
