@@ -93,12 +93,13 @@ def test_methods_are_named_with_what_sets_them_apart(
     asked |= {"dataset": "letters"}
     known = {"protected": [1], "classes": ["a", "b", "c"], "sha256": {"model.safetensors": "0"}}
     known["costs"] = csnb.protect(3, 1, *costs).tolist()
-    asked |= {"epochs": 12, "eps": 0.1, "cost_matrix": ""}
+    asked |= {"epochs": 12, "eps": 0.1, "cost_matrix": "", "offset": ""}
     unusual = {
         "long": {"epochs": 24},
         "wide": {"eps": 0.3},
         "both": {"epochs": 24, "eps": 0.3},
         "matrix": {"cost_matrix": "costs.csv"},
+        "shifted": {"offset": "0.05"},
     }
 
     def found(folder: Path) -> Status:
@@ -112,10 +113,11 @@ def test_methods_are_named_with_what_sets_them_apart(
     expected |= {f"{name}, eps 0.3": {3: tmp_path / "wide"}}
     expected |= {f"{name}, eps 0.3, 24 epochs": {3: tmp_path / "both"}}
     expected |= {f"{plain}, costs by a matrix": {3: tmp_path / "matrix"}}
-    assert comparable(tmp_path, ids, 1) == expected
+    shifted = f"{name}, offset 0.05"  # for a class, whatever the method
+    assert comparable(tmp_path, ids, 1) == expected | {shifted: {3: tmp_path / "shifted"}}
     assert comparable(tmp_path, ids, 0) == (expected if everywhere else {})
     usual = Comparison(comparable(tmp_path, ids, 1), 1, 0.1, "made up").usual
-    assert set(usual) == {name, f"{plain}, costs by a matrix"}
+    assert set(usual) == {name, f"{plain}, costs by a matrix", shifted}
     for p in (3, -1, "d"):
         with pytest.raises(
             InputError, match=rf"^protected_class: '?{p}'? is not a class of letters"

@@ -9,7 +9,7 @@ from making import QUICK, stripes
 
 import csnb
 from csnb import Experiment, InputError, find_or_run, load_model, read_margins, read_run
-from csnb.curves import baseline, verdict
+from csnb.curves import as_they_stand, baseline, verdict
 from csnb.margins import protection, worst_margins
 
 WEAK = "PGD(steps=3, step_size=0)"
@@ -153,6 +153,19 @@ def test_the_baseline_of_a_run_with_an_offset_sees_the_same_images_and_has_its_o
     assert known == {"method": "ADV", "offset": "0.2", "validation": 0.3}
     assert adv["protected"] == [1] and adv["digests"]["train"] == run.identity.digests["train"]
     assert adv["costs"] == [list(row) for row in run.identity.costs]
+
+
+def test_a_run_as_it_stands_is_counted_from_its_margins(place: Path) -> None:
+    runs = [made(place, "CSA"), made(place, "ADV")]
+    found = as_they_stand(runs)
+    assert list(found["method"]) == ["CSA", "ADV"] and set(found["class"]) == {"middle"}
+    for run, row in zip(runs, found.itertuples(), strict=True):
+        margins, own = read_margins(run)
+        right = [m > 0 for m, mine in zip(margins.tolist(), own, strict=True) if mine]
+        wrong = [m > 0 for m, mine in zip(margins.tolist(), own, strict=True) if not mine]
+        assert (row.recall, row.n) == (pytest.approx(sum(right) / len(right)), len(right))
+        assert (row.false_alarms, row.others) == (pytest.approx(sum(wrong) / 20), len(wrong))
+    assert as_they_stand([]).empty
 
 
 def test_runs_of_other_images_are_not_compared(place: Path, tmp_path: Path) -> None:

@@ -80,6 +80,7 @@ def test_each_column_is_what_it_says(made: Made) -> None:
         )  # two comparisons: 1 - .05 / 2
         assert row[["gain", "gain_low", "gain_high"]].tolist() == gain.iloc[0, 2:5].tolist()
         assert row["as_trained"] == pytest.approx((stacks[name][:, OWN] > 0).mean())
+        assert row["alarms"] == pytest.approx((stacks[name][:, ~OWN] > 0).mean())
     good = found.loc["GOOD"]
     assert good["clean"] == pytest.approx(np.mean([(2 + 45 / 50) / 3, (1 + 14 / 30 + 0.9) / 3]))
     assert good["robust"] == pytest.approx(np.mean([(2 + 40 / 50) / 3, (2 + 35 / 50) / 3]))

@@ -142,9 +142,9 @@ def comparable(folder: str | Path, ids: Iterable[str], p: int | str) -> dict[str
     """Of these runs in ``folder``, those that are done and say something of class ``p``.
 
     ``p``: index or name. Folders by method and seed. A method's name has its options, costs that
-    are not 10 and 10, and a radius and epochs that are not those of most runs. One that knows no
-    class, such as ADV, stands there for every class. Raises InputError for two runs of one name and
-    seed that trained different networks.
+    are not 10 and 10, its offset, and a radius and epochs that are not those of most runs. One that
+    knows no class, such as ADV without an offset, stands there for every class. Raises InputError
+    for two runs of one name and seed that trained different networks.
     """
     results = {}
     for run in ids:
@@ -192,7 +192,9 @@ def class_name(run: str | Path, p: int) -> str:
 
 
 def _knows_class(result: Mapping[str, Any]) -> bool:
-    """Whether training tells a class from the others; without weight or costs nothing does."""
+    """Whether the run tells a class from the others; without weight, costs, offset nothing does."""
+    if result["parameters"]["offset"]:
+        return True
     spec, costs = METHODS.parse(result["parameters"]["method"]), np.array(result["costs"])
     option, neutral = NEUTRAL.get(spec.name, ("", None))
     if spec.name in ("STD", "ADV") or (option and spec.options[option] == neutral):
@@ -208,6 +210,8 @@ def _named(result: Mapping[str, Any], usual: Mapping[str, Any]) -> str:
         name += ", costs by a matrix"
     elif list(costs) != [10.0]:
         name += ", costs " + " and ".join(f"{cost:g}" for cost in costs)
+    if asked["offset"]:
+        name += f", offset {asked['offset']}"
     if asked["eps"] != usual["eps"]:
         name += f", eps {asked['eps']:g}"
     return name if asked["epochs"] == usual["epochs"] else f"{name}, {asked['epochs']} epochs"

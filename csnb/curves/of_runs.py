@@ -4,7 +4,7 @@ Their margins are kept beside the runs' predictions.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,26 @@ def _protected(
 ) -> tuple[int, ...]:
     """The indices asked about, else the run's ``own``. Raises InputError."""
     return check_protected(own if asked is None else asked, classes, most=classes - 1)
+
+
+def as_they_stand(runs: Iterable[str | Path]) -> pd.DataFrame:
+    """What finished runs recognise under attack with the offsets that they have: a row each.
+
+    ``dataset``, ``class``, ``method``, ``seed``, ``offset`` as it was asked for; ``recall`` of
+    ``n`` images of the run's protected classes, and ``false_alarms`` of ``others``, both under
+    `ATTACK`. Raises InputError.
+    """
+    rows = []
+    for run in runs:
+        margins, own = read_margins(run)
+        result, called = read_run(run), margins > 0
+        asked = result["parameters"]
+        row = {name: asked[name] for name in ("dataset", "method", "seed", "offset")}
+        row["class"] = ", ".join(result["classes"][p] for p in result["protected"])
+        row |= {"recall": called[own].mean(), "n": own.sum()}
+        rows.append(row | {"false_alarms": called[~own].mean(), "others": (~own).sum()})
+    columns = ["dataset", "class", "method", "seed", "offset", "recall", "n"]
+    return pd.DataFrame(rows, columns=[*columns, "false_alarms", "others"])
 
 
 def baseline(run: Run) -> Run | Path:

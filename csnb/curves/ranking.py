@@ -30,7 +30,7 @@ def rank(
 
     A row per method. ``recall`` at ``budget`` false alarms under ``attack``, with ``low`` and
     ``high``; ``gain``: that less the base's, paired by image and seed; ``area`` under the curve;
-    ``as_trained``: recall under that attack without an offset, at whatever false alarms;
+    ``as_trained``: recall under that attack of the networks as they stand, at ``alarms``;
     ``clean`` and ``robust``: average accuracy of all classes, the latter under that attack of the
     run's own within the ball which leaves least; ``price``: the robust one less the base's;
     ``time`` of training by the base's; in how many of the ``trainings`` the class was ``lost``:
@@ -225,7 +225,10 @@ def _row(reached: Reached, base: Reached, level: float) -> dict[str, float]:
 
 def _cost(group: Sequence[_Trained], base: Sequence[_Trained], level: float) -> dict[str, float]:
     """What all classes pay, and the training."""
-    row = {"as_trained": float(np.mean([(run.margins[run.own] > 0).mean() for run in group]))}
+    row = {
+        name: float(np.mean([(run.margins[run.own == own] > 0).mean() for run in group]))
+        for name, own in (("as_trained", True), ("alarms", False))
+    }
     row |= {"clean": float(np.mean([run.average(run.clean == run.labels) for run in group]))}
     row |= {"robust": float(np.mean([run.average(run.robust) for run in group]))}
     price, half = _robust_gap(group, base, level)

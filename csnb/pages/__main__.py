@@ -16,7 +16,7 @@ if __name__ == "__main__":
         print(f"{runs}: {len(take(runs))} runs taken over")
     evidence, file = Evidence(), CHECKOUT / "README.md"
     (CHECKOUT / "REPRODUCTION.md").write_text(report(evidence), encoding="utf-8")
-    said = measured(evidence.curves, evidence.guarantees)
+    said = measured(evidence.curves, evidence.guarantees, evidence.offsets)
     file.write_text(readme(file.read_text(encoding="utf-8"), said), encoding="utf-8")
     figure = picture(evidence.curves[0]).figure
     figure.savefig(PICTURE, dpi=110, bbox_inches="tight", metadata={"Software": None})

@@ -10,7 +10,15 @@ import pandas as pd
 from csnb.auditing import kept_audits
 from csnb.batch import make_plan, run_ids
 from csnb.certified import CERTIFIED
-from csnb.curves import Comparison, class_name, comparable, rank, read_certified, sweep_gains
+from csnb.curves import (
+    Comparison,
+    as_they_stand,
+    class_name,
+    comparable,
+    rank,
+    read_certified,
+    sweep_gains,
+)
 from csnb.errors import InputError
 from csnb.paper import Table
 from csnb.runs import RESULTS, inspect
@@ -22,6 +30,7 @@ CURVES = (  # sweep, classes, false alarms that are allowed
     ("protection_fashion_mnist", (6, 1, 3), 0.01),
     ("protection_cifar10", (3, 1, 0), 0.05),
 )
+OFFSETS = "protection_offset"
 PUBLISHED = (  # the same, of the paper's own tables, which attacked the protected class alone
     (TABLES["mnist"], (8, 0, 3), 0.01),
     (TABLES["cifar10"], (3, 1, 0), 0.05),
@@ -58,6 +67,12 @@ class Evidence:
                     continue
                 found += [one] if "CSA" in one.whole else []
         return found
+
+    @cached_property
+    def offsets(self) -> pd.DataFrame:
+        """`as_they_stand` of the runs whose offset was chosen on held-out images."""
+        folders = [self.folder / run for run in run_ids(OFFSETS)]
+        return as_they_stand(each for each in folders if inspect(each).state == "done")
 
     @cached_property
     def published(self) -> pd.DataFrame:

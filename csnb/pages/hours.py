@@ -19,6 +19,7 @@ SWEEPS = (  # that are planned without images
     "protection_mnist",
     "protection_fashion_mnist",
     "protection_cifar10",
+    "protection_offset",
     "certified_mnist",
     "certified_fashion_mnist",
     "certified_cifar10",

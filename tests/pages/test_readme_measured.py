@@ -20,7 +20,7 @@ def evidence() -> Evidence:
 
 def test_readme_is_current_and_its_picture_is_there(evidence: Evidence) -> None:
     text = (CHECKOUT / "README.md").read_text(encoding="utf-8")
-    said = pages.measured(evidence.curves, evidence.guarantees)
+    said = pages.measured(evidence.curves, evidence.guarantees, evidence.offsets)
     assert pages.readme(text, said) == text, "make pages writes it again"
     assert pages.PICTURE.is_file() and f"]({pages.PICTURE.relative_to(CHECKOUT)})" in text
 
@@ -41,7 +41,7 @@ def test_a_row_has_the_ranking_s_numbers(monkeypatch: pytest.MonkeyPatch) -> Non
     ranking = pd.DataFrame(row, index=names)
     monkeypatch.setattr(Comparison, "ranking", ranking)
     one = Comparison({name: {0: Path(name)} for name in names}, 8, 0.01, "mnist 8")
-    page = pages.measured([one], pd.DataFrame())
+    page = pages.measured([one], pd.DataFrame(), pd.DataFrame())
     table = [line for line in page.splitlines() if line.startswith("| ")]
     assert len(table) == 4
     assert table[0].startswith("| mnist 8, 5 trainings of each, 95 % intervals | recall at 1% ")
@@ -86,6 +86,18 @@ def test_what_to_use_is_what_is_shown_above_adv(monkeypatch: pytest.MonkeyPatch)
     assert said.endswith("the class is lost by MARGIN in 2 of 3 trainings.")
     assert pages.to_use(curves[:2]).endswith(" No training lost its class.")
     assert pages.to_use(curves[2:]).startswith("**What to use**: ADV with an offset")
+
+
+def test_what_a_chosen_offset_keeps_of_its_budget_is_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pages, "to_use", lambda curves: "Use.")
+    monkeypatch.setattr(pages, "of_class", lambda one: "")
+    found = pd.DataFrame({"offset": ["0.01", "0.05"], "false_alarms": [0.02, 0.04]})
+    assert pages.measured([None], pd.DataFrame(), found).startswith(
+        "Use. Chosen on held-out images, in 2 trainings, `offset` left 0.80 to 2.00 times the "
+        "false alarms that it was asked for (mean 1.40)."
+    )
 
 
 def test_a_guarantee_is_counted_from_kept_bounds_and_the_same_seeds(evidence: Evidence) -> None:
