@@ -1,8 +1,10 @@
-"""Does APGD find more than the curve says? `python benchmarks/margin_check.py RUN [RUN ...]`.
+"""Does APGD find more than the curve says? `python benchmarks/margin_check.py RUN,CLASS,BUDGET...`.
 
-For each run's protected class (or the ``--protected`` one): the offset at which the kept curve has
-``--budget`` false alarms, and at it recall and false alarms, by the curve's attack and by APGD
-(Croce and Hein 2020) on cross-entropy of two logits, 0 and m(x) + b, which rises with the margin.
+For each finished run in results/runs, the index of a class and a share of the other images: at
+the offset at which the kept curve has so many false alarms, recall and false alarms by the curve's
+attack, and by whichever finds more of that and APGD (Croce and Hein 2020) on cross-entropy of two
+logits, 0 and m(x) + b, which rises with the margin. ``at equal alarms``: the curve's recall at the
+false alarms of both, less what both leave. Writes results/margin_check.csv.
 """
 
 import argparse
@@ -11,11 +13,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from turns import keep
 
 import csnb
 from csnb.auditing import AUDITED
 from csnb.margins import class_margin, protection_curve
 from csnb.models import Normalized
+from csnb.runs import RESULTS
+
+KEPT = "margin_check.csv"
+STEPS = 100
 
 
 class OfClass(nn.Module):
@@ -30,40 +37,42 @@ class OfClass(nn.Module):
         return torch.stack([torch.zeros_like(m), m], 1)
 
 
-def look(folder: Path, protected: list[int], budget: float, steps: int) -> str:
+def look(folder: Path, p: int, budget: float) -> dict[str, object]:
+    """A row."""
     result = csnb.read_run(folder)
     e = csnb.Experiment.of_result(result)
-    protected = protected or result["protected"]
-    margins, own = csnb.read_margins(folder, protected=protected)
+    margins, own = csnb.read_margins(folder, protected=p)
     curve = protection_curve(margins, own)
     at = curve[curve["false_alarms"] <= budget].iloc[-1]
     offset = float(at["offset"]) - 1e-6 * max(1.0, abs(float(at["offset"])))
     data, network = csnb.load_dataset(e.dataset, e.data_root), csnb.load_model(folder)
-    body = OfClass(network.body, protected, offset)
+    body = OfClass(network.body, [p], offset)
     two = Normalized(body, network.mean.flatten().tolist(), network.std.flatten().tolist()).eval()
-    x, y = data.x_test, torch.from_numpy(own).long()
-    attack = AUDITED.parse(f"APGD(steps={steps})")
-    found = csnb.perturb(two, x, y, attack, e.threat(), seed=e.seed)
+    attack = AUDITED.parse(f"APGD(steps={STEPS})")
+    y = torch.from_numpy(own).long()
+    found = csnb.perturb(two, data.x_test, y, attack, e.threat(), seed=e.seed)
     with torch.no_grad():
         said = torch.cat([two(part).argmax(1) for part in found.split(500)]).numpy().astype(bool)
     called = margins + offset > 0
-    (recall, alarms), (less, more) = ((c[own].mean(), c[~own].mean()) for c in (called, said))
     both = np.where(own, called & said, called | said)
-    return (
-        f"{folder.name} p={protected}: recall {recall:.4f}, false alarms {alarms:.4f}; APGD alone "
-        f"{less:.4f}, {more:.4f}; both together {both[own].mean():.4f}, {both[~own].mean():.4f}"
-    )
+    recall, alarms = both[own].mean(), both[~own].mean()
+    equal = curve[curve["false_alarms"] <= alarms].iloc[-1]["recall"]
+    return {
+        "run": folder.name,
+        "class": p,
+        "recall": called[own].mean(),
+        "false alarms": called[~own].mean(),
+        "recall, both": recall,
+        "false alarms, both": alarms,
+        "at equal alarms": equal - recall,
+    }
 
 
 def main() -> None:
-    asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("runs", nargs="+", type=Path)
-    asked.add_argument("--protected", type=int, nargs="*", default=[])
-    asked.add_argument("--budget", type=float, default=0.01)
-    asked.add_argument("--steps", type=int, default=100)
-    options = asked.parse_args()
-    for folder in options.runs:
-        print(look(folder, options.protected, options.budget, options.steps), flush=True)
+    asked = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    asked.add_argument("runs", nargs="+", metavar="RUN,CLASS,BUDGET")
+    each = [text.split(",") for text in asked.parse_args().runs]
+    keep([look(RESULTS / run, int(p), float(budget)) for run, p, budget in each], KEPT, digits=4)
 
 
 if __name__ == "__main__":

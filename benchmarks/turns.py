@@ -47,10 +47,10 @@ def median_ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
     return median(a / b for a, b in zip(slow, fast, strict=True))
 
 
-def keep(rows: Sequence[dict[str, object]], name: str) -> None:
+def keep(rows: Sequence[dict[str, object]], name: str, digits: int = 3) -> None:
     """Print the rows, and write them with threads, machine and commit to results/``name``."""
     source = provenance(torch.device("cpu"))
     made = {"threads": torch.get_num_threads()} | {k: source[k] for k in ("machine", "commit")}
     frame = pd.DataFrame(rows).assign(**made)
     print(frame.to_string())
-    frame.to_csv(RESULTS.parent / name, index=False, float_format="%.3g")
+    frame.to_csv(RESULTS.parent / name, index=False, float_format=f"%.{digits}g")
