@@ -193,7 +193,7 @@ def class_name(run: str | Path, p: int) -> str:
 
 def _knows_class(result: Mapping[str, Any]) -> bool:
     """Whether the run tells a class from the others; without weight, costs, offset nothing does."""
-    if result["parameters"]["offset"]:
+    if result["parameters"].get("offset"):  # the first committed runs are older than it
         return True
     spec, costs = METHODS.parse(result["parameters"]["method"]), np.array(result["costs"])
     option, neutral = NEUTRAL.get(spec.name, ("", None))
@@ -210,7 +210,7 @@ def _named(result: Mapping[str, Any], usual: Mapping[str, Any]) -> str:
         name += ", costs by a matrix"
     elif list(costs) != [10.0]:
         name += ", costs " + " and ".join(f"{cost:g}" for cost in costs)
-    if asked["offset"]:
+    if asked.get("offset"):
         name += f", offset {asked['offset']}"
     if asked["eps"] != usual["eps"]:
         name += f", eps {asked['eps']:g}"
