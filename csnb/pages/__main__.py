@@ -5,7 +5,7 @@ Arguments: folders whose finished runs are committed first.
 
 import sys
 
-from csnb.pages.claims import report
+from csnb.pages.claims import findings, report
 from csnb.pages.committed import take
 from csnb.pages.evidence import Evidence
 from csnb.pages.readme import PICTURE, measured, picture, readme
@@ -16,7 +16,7 @@ if __name__ == "__main__":
         print(f"{runs}: {len(take(runs))} runs taken over")
     evidence, file = Evidence(), CHECKOUT / "README.md"
     (CHECKOUT / "REPRODUCTION.md").write_text(report(evidence), encoding="utf-8")
-    said = measured(evidence.curves, evidence.guarantees, evidence.offsets)
+    said = measured(evidence.curves, evidence.guarantees, evidence.offsets, findings(evidence))
     file.write_text(readme(file.read_text(encoding="utf-8"), said), encoding="utf-8")
     figure = picture(evidence.curves[0]).figure
     figure.savefig(PICTURE, dpi=110, bbox_inches="tight", metadata={"Software": None})

@@ -1,6 +1,6 @@
 """Comparisons, counted: what finished runs say of a claim."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import pandas as pd
@@ -10,6 +10,9 @@ from csnb.pages.evidence import Evidence
 from csnb.paper import Table
 from csnb.paper.pairs import VERDICTS
 from csnb.paper.tables import accuracies, protecting
+from csnb.statistics import half_width
+
+AUDIT = ("run", "dataset", "method", "class", "seed", "verdict", "audited")  # columns, of some
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,14 @@ def judged(above: int, below: int, unclear: int) -> str:
     return "contradicted" if below > unclear else "not shown"
 
 
+def mostly(above: int, below: int, unclear: int) -> str:
+    """The same of a claim that speaks of most comparisons: more than half of them decide."""
+    half = (above + below + unclear) / 2
+    if half == 0:
+        return "not run"
+    return "holds" if above > half else "contradicted" if below > half else "not shown"
+
+
 def by_sign(ends: Iterable[tuple[float, float]]) -> tuple[int, int, int]:
     """How many intervals, (low, high), lie above 0, below it, and on both sides."""
     sides = [("above" if low > 0 else "below" if high < 0 else "unclear") for low, high in ends]
@@ -38,7 +49,13 @@ def by_sign(ends: Iterable[tuple[float, float]]) -> tuple[int, int, int]:
     return above, below, unclear
 
 
-def of_pair(evidence: Evidence, dataset: str, first: str, second: str) -> Finding:
+def of_pair(
+    evidence: Evidence,
+    dataset: str,
+    first: str,
+    second: str,
+    rule: Callable[[int, int, int], str] = judged,
+) -> Finding:
     """Is the ``first`` method's recall of its class above the ``second``'s, in a table's runs?"""
     table, tests = evidence.tables[dataset], tests_of(evidence, dataset, f"{first} > {second}")
     if "exact" not in tests:
@@ -49,7 +66,7 @@ def of_pair(evidence: Evidence, dataset: str, first: str, second: str) -> Findin
             _counted("float32 gradients, as the paper's library has them", tests["float32"])
         )
     said += lost(table, first, second) + audited(evidence, dataset, first, second)
-    return Finding(judged(*counted(tests["exact"])), "; ".join(said))
+    return Finding(rule(*counted(tests["exact"])), "; ".join(said))
 
 
 def tests_of(evidence: Evidence, dataset: str, pair: str) -> dict[str, pd.DataFrame]:
@@ -71,11 +88,26 @@ def _counted(name: str, tests: pd.DataFrame, *, gap: bool = False) -> str:
     text = f"{name}: above in {above}, below in {below}, unclear in {unclear} of {len(tests)}"
     if not gap:
         return text
-    classes = tests.assign(gap=tests["first"] - tests["second"]).groupby("protected_class")
-    seeds, mean = classes["seed"].nunique(), classes["gap"].mean().mean()
+    gaps = tests.assign(gap=tests["first"] - tests["second"])
+    of_class = gaps.groupby(["protected_class", "seed"])["gap"].mean().unstack()
+    seeds, mean = of_class.notna().sum(axis=1), of_class.mean(axis=1).mean()
     each = " to ".join(map(str, sorted({seeds.min(), seeds.max()})))
     about = f"classes: {len(seeds)}, trainings of each: {each}"
-    return f"{text} comparisons ({about}), mean over classes {mean:+.3f}"
+    return f"{text} comparisons ({about}), mean over classes {mean:+.3f}{_over_seeds(of_class)}"
+
+
+def _over_seeds(of_class: pd.DataFrame) -> str:
+    """The mean over the classes that have every seed, with its 95 % interval; nothing of one seed.
+
+    ``of_class``: a row per class, a column per seed. Over trainings alone (Student's t).
+    """
+    whole = of_class.dropna()
+    if whole.shape[1] < 2 or whole.empty:
+        return ""
+    each = whole.mean().to_numpy()
+    mean, half = each.mean(), float(half_width([0.0], each[:, None])[0])
+    said = f"{mean:+.3f} [{mean - half:+.3f}, {mean + half:+.3f}]"
+    return f", of the {len(whole)} with all {len(each)} seeds {said}"
 
 
 def lost(table: Table, first: str, second: str) -> list[str]:
@@ -115,7 +147,7 @@ def audits_of(evidence: Evidence, *datasets: str) -> pd.DataFrame:
     """Audits of the tables' runs: of each class the one of most images, of these the lowest."""
     rows, ids = evidence.audits, [i for name in datasets for i in evidence.tables[name].ids]
     if rows.empty:
-        return pd.DataFrame(columns=["run", "dataset", "method", "class", "seed", "verdict"])
+        return pd.DataFrame(columns=[*AUDIT])
     rows = rows[rows["run"].isin(ids)].sort_values(["n", "audited"], ascending=[False, True])
     return rows.drop_duplicates(["run", "class"])
 

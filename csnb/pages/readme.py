@@ -1,5 +1,6 @@
 """README's measurements: what to use, a class's ranking and picture, every class in a row."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -9,24 +10,39 @@ from csnb import figures
 from csnb.curves import BASE, CONTROL, Comparison, protects_most, recommendation, shown, signed
 from csnb.margins import protection_curve
 from csnb.markdown import table
+from csnb.pages.counting import Finding
 from csnb.paths import CHECKOUT, RESULTS
 
 PICTURE = RESULTS.parent / "protection.png"
 MARKS = "<!-- measured: make pages -->", "<!-- measured so far -->"
+VERDICTS = "holds", "in part", "mixed", "not shown", "contradicted", "not run"
 MOST = 6  # methods in the picture
 
 
-def measured(curves: Sequence[Comparison], guarantees: pd.DataFrame, offsets: pd.DataFrame) -> str:
-    """What README says in Markdown: what to use, the first class in full, a row per class.
+def measured(
+    curves: Sequence[Comparison],
+    guarantees: pd.DataFrame,
+    offsets: pd.DataFrame,
+    findings: Sequence[Finding],
+) -> str:
+    """What README says in Markdown: does the paper hold, what to use, a class in full, every class.
 
-    ``curves``, ``guarantees``, ``offsets``: of `csnb.pages.evidence.Evidence`.
+    ``curves``, ``guarantees``, ``offsets``: of `csnb.pages.evidence.Evidence`; ``findings``: of
+    `csnb.pages.claims`.
     """
-    parts = [to_use(curves) + _kept(offsets), of_class(curves[0])]
+    parts = [of_claims(findings), to_use(curves) + _kept(offsets), of_class(curves[0])]
     if len(curves) > 1:
         parts.append(of_classes(curves))
     if len(guarantees):
         parts.append(guaranteed(guarantees))
     return "\n\n".join(parts)
+
+
+def of_claims(findings: Sequence[Finding]) -> str:
+    """How many of the paper's claims came to which verdict."""
+    counts = Counter(found.verdict for found in findings)
+    said = ", ".join(f"{verdict} {counts[verdict]}" for verdict in VERDICTS if counts[verdict])
+    return f"**Does the paper hold?** Of {len(findings)} claims: {said} ([REPRODUCTION.md](REPRODUCTION.md))."
 
 
 def of_class(one: Comparison) -> str:

@@ -16,6 +16,7 @@ ORDERINGS = (  # pairs of which the first is said to be above the second
     ("CSE+ADV", "STD"),
     ("CSE+ADV", "CSA"),
     ("CSA", "ADV"),
+    ("CSE+ADV", "ADV"),
 )
 SOURCES = ("published", "float32", "exact")
 LEVEL = 0.05  # of tests

@@ -17,9 +17,12 @@ from csnb.pages.claims import (
     csa_l2_between,
     cse_is_masked,
     figure_5_convergence,
+    figure_5_converges,
     figure_5_course,
     of_tables,
     report,
+    robust_average_of_cse,
+    time_of_cse,
     time_of_training,
 )
 from csnb.pages.evidence import Evidence
@@ -148,35 +151,93 @@ def test_little_help_is_what_is_not_shown_above_standard_training() -> None:
     assert found.verdict == "mixed"
     words = "exact gradients, above STD (9 of 10 runs): CSE in 0 of 1, CSA in 0 of 1, CSE+ADV in 1 "
     assert found.numbers.startswith(words)
-    for rows_left, verdict in ((tests.assign(verdict="unclear"), "holds"), (tests[:2], "not run")):
+    unclear, below = tests.assign(verdict="unclear"), tests.assign(verdict="below")
+    for rows_left, verdict in ((unclear, "not shown"), (below, "holds"), (tests[:2], "not run")):
         made = SimpleNamespace(paired=rows_left, there="9 of 10")
         assert cifar100(SimpleNamespace(tables={"cifar100": made})).verdict == verdict
 
 
-def test_what_takes_more_epochs_is_harder_to_converge(monkeypatch: pytest.MonkeyPatch) -> None:
-    courses = {"slow": ([0.9, 0.95, 0.99], [0.99, 0.99, 0.99]), "like": ([0.9, 0.9], [0.9, 0.9])}
+def courses(**columns: dict[str, list[float]]) -> pd.DataFrame:
+    """Histories of CSE and STD, a column of each from the first epoch on."""
+    parts = []
+    for method in ("CSE", "STD"):
+        part = pd.DataFrame({name: each[method] for name, each in columns.items()})
+        part["epoch"] = range(1, len(part) + 1)
+        parts.append(part.assign(dataset="made up", method=method, test_accuracy=0.9))
+    return pd.concat(parts)
 
-    def histories(dataset: str) -> pd.DataFrame:
-        parts = []
-        for method, accuracy in zip(("CSE", "STD"), courses[dataset], strict=True):
-            epochs = {"epoch": range(1, len(accuracy) + 1), "accuracy": accuracy}
-            parts.append(pd.DataFrame(epochs).assign(dataset=dataset, method=method))
-        return pd.concat(parts).assign(test_accuracy=0.9)
 
-    monkeypatch.setattr("csnb.pages.claims.read_histories", histories)
-    found = figure_5_convergence(SimpleNamespace(trends={name: name for name in courses}))
-    assert found.verdict == "in part"
-    assert found.numbers.endswith("slow: CSE 3, STD 1 epochs; like: CSE 1, STD 1 epochs")
+@pytest.mark.parametrize(
+    ("cse", "std", "verdict", "took"),
+    [
+        ([0.9, 0.95, 0.99], [0.99, 0.99, 0.99], "holds", "CSE 3, STD 1"),
+        ([0.99, 0.99, 0.99], [0.9, 0.95, 0.99], "contradicted", "CSE 1, STD 3"),
+        ([0.99, 0.99, 0.99], [0.99, 0.99, 0.99], "not shown", "CSE 1, STD 1"),
+    ],
+)
+def test_what_takes_more_epochs_is_harder_to_converge(
+    cse: list[float], std: list[float], verdict: str, took: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = courses(accuracy={"CSE": cse, "STD": std})
+    monkeypatch.setattr("csnb.pages.claims.read_histories", lambda folders: made)
+    found = figure_5_convergence(SimpleNamespace(trends={"mnist": []}))
+    assert found.verdict == verdict and found.numbers.endswith(f": {took} epochs")
+    assert figure_5_convergence(SimpleNamespace(trends={})).verdict == "not run"
+
+
+@pytest.mark.parametrize(("end", "verdict"), [(0.905, "holds"), (0.95, "mixed")])
+def test_what_moves_no_more_at_the_end_has_converged(
+    end: float, verdict: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 30 epochs the last three count."""
+    course = [0.1] * 27 + [0.9, 0.9]
+    made = courses(accuracy={"CSE": [*course, 0.9], "STD": [*course, end]})
+    monkeypatch.setattr("csnb.pages.claims.read_histories", lambda folders: made)
+    found = figure_5_converges(SimpleNamespace(trends={"cifar10": []}))
+    assert found.verdict == verdict and f"CSE 0.0000, STD {end - 0.9:.4f}" in found.numbers
+
+
+def test_more_time_is_what_every_training_takes() -> None:
+    def of(**seconds: list[float]) -> str:
+        made = [
+            {"parameters": {"method": method}, "seconds": {"train": each, "clean": 99}}
+            for method, several in seconds.items()
+            for each in several
+        ]
+        tables = {"mnist": SimpleNamespace(results=made)}
+        return time_of_cse(SimpleNamespace(tables=tables)).verdict
+
+    assert of(CSE=[3, 4], STD=[1, 2], CSA=[9]) == "holds"
+    assert of(CSE=[1, 2], STD=[3]) == "contradicted"
+    assert of(CSE=[1, 4], STD=[2]) == "not shown"
+    assert of(CSE=[1]) == "not run"
+
+
+def test_the_average_under_attack_is_that_of_the_last_epoch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = courses(robust_accuracy={"CSE": [0.1, 0.7], "STD": [0.9, 0.5]})
+    monkeypatch.setattr("csnb.pages.claims.read_histories", lambda folders: made)
+    monkeypatch.setattr("csnb.pages.claims.monitored", lambda run: 100)
+    found = robust_average_of_cse(SimpleNamespace(trends={"mnist": [Path()]}))
+    low, high = difference(0.7, 100, 0.5, 100)
+    assert found.verdict == "holds"
+    assert found.numbers.endswith(f"CSE - STD +0.200 [{low:+.3f}, {high:+.3f}]")
 
 
 def test_robustness_is_compared_from_the_first_epoch_to_the_last(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     courses = {"up": [0.2, 0.9, 0.6], "down": [0.6, 0.9, 0.2], "level": [0.2, 0.6, 0.21]}
+    courses["no fall"] = courses["up"]
+    fuzzy = {name: 0.6 if name == "no fall" else 0.5 for name in courses}  # at the end
 
     def histories(folders: list[str]) -> pd.DataFrame:
-        frame = pd.DataFrame({"robust_accuracy": courses[folders[1]]}).assign(method="CSE")
-        return pd.concat([frame.assign(method="STD", robust_accuracy=0.5), frame])
+        name = folders[-1]
+        frame = pd.DataFrame({"robust_accuracy": courses[name]}).assign(method="CSE")
+        frame["fuzziness"] = [0.6, 0.6, fuzzy[name]]
+        other = frame.assign(method="STD", robust_accuracy=0.5)
+        return pd.concat([other, frame]) if len(folders) > 1 else frame
 
     monkeypatch.setattr("csnb.pages.claims.read_histories", histories)
     monkeypatch.setattr("csnb.pages.claims.monitored", lambda run: 100)
@@ -185,6 +246,8 @@ def test_robustness_is_compared_from_the_first_epoch_to_the_last(
         found = figure_5_course(evidence)
         assert found.verdict == verdict
     low, high = difference(0.21, 100, 0.2, 100)
+    still = figure_5_course(SimpleNamespace(trends={"no fall": ["STD", "no fall"]}))
+    assert still.verdict == "not run" and "fell by 0.01 at most" in still.numbers
     assert found.numbers.endswith(f"0.200 to 0.210, +0.010 [{low:+.3f}, {high:+.3f}]")
 
 

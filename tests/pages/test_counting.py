@@ -2,11 +2,16 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
-from csnb.pages.counting import Finding, judged, of_order, of_pair
+from csnb.pages.counting import Finding, judged, mostly, of_order, of_pair
 from csnb.paper import minmax
+
+SCORES = ["run", "method", "protected_class", "class", "value", "measure", "attack", "seed"]
+NOTHING = pd.DataFrame(columns=SCORES)
 
 
 @pytest.mark.parametrize(
@@ -24,6 +29,30 @@ from csnb.paper import minmax
 )
 def test_the_verdict_follows_the_counts(above: int, below: int, unclear: int, verdict: str) -> None:
     assert judged(above, below, unclear) == verdict
+
+
+@pytest.mark.parametrize(
+    ("above", "below", "unclear", "verdict"),
+    [
+        (0, 0, 0, "not run"), (8, 7, 0, "holds"), (14, 1, 0, "holds"), (2, 0, 13, "not shown"),
+        (7, 1, 7, "not shown"), (5, 5, 0, "not shown"), (1, 8, 6, "contradicted"),
+    ],
+)  # fmt: skip
+def test_most_is_more_than_half(above: int, below: int, unclear: int, verdict: str) -> None:
+    assert mostly(above, below, unclear) == verdict
+
+
+def test_a_mean_over_seeds_has_student_s_interval_of_the_classes_that_have_all() -> None:
+    gaps = {0: {0: 0.1, 1: 0.3}, 1: {0: 0.2, 1: 0.2}, 2: {0: 0.9}}  # by class, by seed
+    rows = [("PGD", p, seed, 0.5 + gap) for p, each in gaps.items() for seed, gap in each.items()]
+    tests = pd.DataFrame(rows, columns=["attack", "protected_class", "seed", "first"])
+    tests = tests.assign(pair="CSE > STD", second=0.5, verdict="above", gradient="exact")
+    made = SimpleNamespace(paired=tests, there="5 of 6", ids=[], scores=NOTHING)
+    evidence = SimpleNamespace(tables={"mnist": made}, audits=pd.DataFrame())
+    said = of_pair(evidence, "mnist", "CSE", "STD").numbers
+    half = stats.t.ppf(0.975, 1) * np.std([0.15, 0.25], ddof=1) / np.sqrt(2)
+    over = f"of the 2 with all 2 seeds +0.200 [{0.2 - half:+.3f}, {0.2 + half:+.3f}]"
+    assert f"trainings of each: 1 to 2), mean over classes +0.433, {over}" in said
 
 
 def test_pairs_are_counted_by_gradient_and_without_cw() -> None:
@@ -56,7 +85,8 @@ def test_pairs_are_counted_by_gradient_and_without_cw() -> None:
     assert found.verdict == "in part"
     assert exact.startswith("exact gradients: above in 2, below in 0, unclear in 2 of 4 ")
     # of class 3 (.4 + .3) / 2, of class 4 .1
-    assert exact.endswith("(classes: 2, trainings of each: 1 to 2), mean over classes +0.225")
+    said = "(classes: 2, trainings of each: 1 to 2), mean over classes +0.225, of the 1 with all 2 "
+    assert said in exact
     assert rounded.endswith("above in 0, below in 1, unclear in 0 of 1")
     assert lost.startswith("**CSE loses the class** in 1 of 2 trainings (class 0): clean recall")
     said = "0.100 of CSE against 0.400 of STD (classes: 1), CSE masked in 1 of 1"

@@ -9,6 +9,8 @@ import pytest
 from csnb.batch import run_ids
 from csnb.curves import BASE, CONTROL, Comparison, comparable, read_certified, read_margins
 from csnb.pages import readme as pages
+from csnb.pages.claims import findings
+from csnb.pages.counting import Finding
 from csnb.pages.evidence import Evidence
 from csnb.paths import CHECKOUT
 
@@ -20,7 +22,9 @@ def evidence() -> Evidence:
 
 def test_readme_is_current_and_its_picture_is_there(evidence: Evidence) -> None:
     text = (CHECKOUT / "README.md").read_text(encoding="utf-8")
-    said = pages.measured(evidence.curves, evidence.guarantees, evidence.offsets)
+    said = pages.measured(
+        evidence.curves, evidence.guarantees, evidence.offsets, findings(evidence)
+    )
     assert pages.readme(text, said) == text, "make pages writes it again"
     assert pages.PICTURE.is_file() and f"]({pages.PICTURE.relative_to(CHECKOUT)})" in text
 
@@ -41,7 +45,7 @@ def test_a_row_has_the_ranking_s_numbers(monkeypatch: pytest.MonkeyPatch) -> Non
     ranking = pd.DataFrame(row, index=names)
     monkeypatch.setattr(Comparison, "ranking", ranking)
     one = Comparison({name: {0: Path(name)} for name in names}, 8, 0.01, "mnist 8")
-    page = pages.measured([one], pd.DataFrame(), pd.DataFrame())
+    page = pages.measured([one], pd.DataFrame(), pd.DataFrame(), [])
     table = [line for line in page.splitlines() if line.startswith("| ")]
     assert len(table) == 4
     assert table[0].startswith("| mnist 8, 5 trainings of each, 95 % intervals | recall at 1% ")
@@ -88,13 +92,19 @@ def test_what_to_use_is_what_is_shown_above_adv(monkeypatch: pytest.MonkeyPatch)
     assert pages.to_use(curves[2:]).startswith("**What to use**: ADV with an offset")
 
 
+def test_the_paper_s_claims_are_counted_by_verdict() -> None:
+    found = [Finding(verdict, "") for verdict in ("mixed", "holds", "mixed", "contradicted")]
+    said = pages.of_claims(found)
+    assert "Of 4 claims: holds 1, mixed 2, contradicted 1 (" in said
+
+
 def test_what_a_chosen_offset_keeps_of_its_budget_is_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(pages, "to_use", lambda curves: "Use.")
     monkeypatch.setattr(pages, "of_class", lambda one: "")
     found = pd.DataFrame({"offset": ["0.01", "0.05"], "false_alarms": [0.02, 0.04]})
-    assert pages.measured([None], pd.DataFrame(), found).startswith(
+    assert pages.measured([None], pd.DataFrame(), found, []).split("\n\n")[1] == (
         "Use. Chosen on held-out images, in 2 trainings, `offset` left 0.80 to 2.00 times the "
         "false alarms that it was asked for (mean 1.40)."
     )
