@@ -42,7 +42,8 @@ def of_claims(findings: Sequence[Finding]) -> str:
     """How many of the paper's claims came to which verdict."""
     counts = Counter(found.verdict for found in findings)
     said = ", ".join(f"{verdict} {counts[verdict]}" for verdict in VERDICTS if counts[verdict])
-    return f"**Does the paper hold?** Of {len(findings)} claims: {said} ([REPRODUCTION.md](REPRODUCTION.md))."
+    page = "[REPRODUCTION.md](REPRODUCTION.md)"
+    return f"**Does the paper hold?** Of {len(findings)} claims: {said} ({page})."
 
 
 def of_class(one: Comparison) -> str:
