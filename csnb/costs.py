@@ -83,10 +83,13 @@ def costs_from_table(
     ``{predicted: {true: cost}}`` of names, where what is left out costs 1. ``what``: it is called
     in an error; ``hint``: why its names may be wrong. Raises InputError.
     """
-    if isinstance(table, Mapping) and table.keys() == {"index", "columns", "data"}:
-        table = pd.DataFrame(**table)
     if isinstance(table, Mapping):
-        return _of_names(table, names, what)
+        if table.keys() != {"index", "columns", "data"} or isinstance(table["data"], Mapping):
+            return _of_names(table, names, what)
+        try:
+            table = pd.DataFrame(**table)
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{what}: {one_line(error)}; allowed: classes by classes") from None
     if isinstance(table, pd.DataFrame):
         rows, columns = [*map(str, table.index)], [*map(str, table.columns)]
         if sorted(rows) != sorted(names) or sorted(columns) != sorted(names):
