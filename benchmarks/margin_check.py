@@ -64,7 +64,7 @@ def look(folder: Path, p: int, budget: float) -> dict[str, object]:
         "false alarms": called[~own].mean(),
         "recall, both": recall,
         "false alarms, both": alarms,
-        "at equal alarms": equal - recall,
+        "at equal alarms": max(0.0, round(equal - recall, 6)),
     }
 
 
