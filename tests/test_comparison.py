@@ -106,7 +106,7 @@ def test_methods_are_named_with_what_sets_them_apart(
         result = known | {"parameters": asked | unusual.get(folder.name, {})}
         return Status("done", folder=folder, result=result)
 
-    monkeypatch.setattr("csnb.curves.comparison.inspect", found)
+    monkeypatch.setattr("csnb.runs.state.inspect", found)
     ids = ["run", "again", "once more", "at last", *unusual]  # the first four are one network
     plain = name.partition(", ")[0]
     expected = {name: {3: tmp_path / "run"}, f"{name}, 24 epochs": {3: tmp_path / "long"}}

@@ -18,7 +18,7 @@ from csnb.data.dataset import class_indices
 from csnb.errors import InputError
 from csnb.experiment import Experiment
 from csnb.margins import protection
-from csnb.runs import RESULTS, inspect, read_run, weights_digest
+from csnb.runs import RESULTS, finished, read_run, weights_digest
 from csnb.spec import METHODS
 
 BASE, CONTROL = "ADV", "CSA, costs 1"  # the latter: CSA's loss, which knows no class then
@@ -146,11 +146,7 @@ def comparable(folder: str | Path, ids: Iterable[str], p: int | str) -> dict[str
     knows no class, such as ADV without an offset, stands there for every class. Raises InputError
     for two runs of one name and seed that trained different networks.
     """
-    results = {}
-    for run in ids:
-        status = inspect(Path(folder, run))
-        if status.state == "done":
-            results[status.folder] = status.result
+    results = {status.folder: status.result for status in finished(folder, ids)}
     each = {k: Counter(r["parameters"][k] for r in results.values()) for k in ("eps", "epochs")}
     usual = {k: counts.most_common(1)[0][0] for k, counts in each.items() if counts}
     found: dict[str, dict[int, Path]] = {}

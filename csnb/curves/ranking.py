@@ -110,7 +110,11 @@ class Gathered:
 
 def signed(row: Mapping[str, float], name: str) -> str:
     """The ``name`` of a row that `rank` gives, with its interval and a sign each."""
-    value, low, high = (row[name + end] for end in ("", "_low", "_high"))
+    return signed_ends(*(row[name + end] for end in ("", "_low", "_high")))
+
+
+def signed_ends(value: float, low: float, high: float) -> str:
+    """A difference and its interval in words."""
     return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ import torch
 
 from csnb.attacks import keeps_to_ball
 from csnb.costs import protect
-from csnb.curves import BASE, CONTROL, signed
+from csnb.curves import BASE, CONTROL, signed, signed_ends
 from csnb.losses import expected_cost, fuzziness
 from csnb.markdown import table
 from csnb.pages.counting import (
@@ -207,7 +208,7 @@ def robust_average_of_cse(evidence: Evidence) -> Finding:
         n = monitored(folders[0])
         low, high = map(float, difference(last["CSE"], n, last["STD"], n))
         intervals.append((low, high))
-        ends = f"{last['CSE'] - last['STD']:+.3f} [{low:+.3f}, {high:+.3f}]"
+        ends = signed_ends(last["CSE"] - last["STD"], low, high)
         parts.append(f"{dataset}, of {n} images under PGD, one training each: CSE - STD {ends}")
     return Finding(judged(*by_sign(intervals)), "; ".join(parts))
 
@@ -319,14 +320,20 @@ def time_of_training(evidence: Evidence) -> Finding:
     """Much less: less than half."""
     ratios = {}
     for dataset in ("mnist", "cifar10"):
-        results = evidence.tables[dataset].results
-        seconds = [(r["parameters"]["method"], r["seconds"]["train"]) for r in results]
-        of_method = pd.DataFrame(seconds, columns=["method", "s"]).groupby("method")["s"].median()
-        if {"CSE", "CSA"} <= set(of_method.index):
-            ratios[dataset] = of_method["CSE"] / of_method["CSA"]
+        took = _seconds(evidence, dataset)
+        if {"CSE", "CSA"} <= set(took):
+            ratios[dataset] = median(took["CSE"]) / median(took["CSA"])
     less = sum(ratio < 0.5 for ratio in ratios.values())
     said = "; ".join(f"{dataset}: {ratio:.2f} of it" for dataset, ratio in ratios.items())
     return Finding(judged(less, len(ratios) - less, 0), said or "CSE or CSA is missing")
+
+
+def _seconds(evidence: Evidence, dataset: str) -> dict[str, list[float]]:
+    """Of the trainings of a table's runs, by method."""
+    took: dict[str, list[float]] = {}
+    for result in evidence.tables[dataset].results:
+        took.setdefault(result["parameters"]["method"], []).append(result["seconds"]["train"])
+    return took
 
 
 @claim("III-D, Theorem 1", "one p1 << 1 makes the bound hold for every x", "theorem1_minmax")
@@ -411,7 +418,7 @@ def figure_5_robustness(evidence: Evidence) -> Finding:
         found = minmax.protection(read_hits(folders), ["STD", "CSE"])
         exact = found[found["attack"] == "PGD"].iloc[0]
         counts[["holds", "reversed", "unclear"].index(exact["verdict"])] += 1
-        gap = f"{exact['difference']:+.3f} [{exact['low']:+.3f}, {exact['high']:+.3f}]"
+        gap = signed_ends(*exact[["difference", "low", "high"]])
         parts.append(f"{dataset}, the class under exact PGD, one training: CSE - STD {gap}")
     return Finding(judged(*counts), "; ".join(parts))
 
@@ -434,7 +441,7 @@ def figure_5_course(evidence: Evidence) -> Finding:
         first, last, n = course.iloc[0], course.iloc[-1], monitored(folders[1])
         low, high = map(float, difference(last, n, first, n))
         intervals.append((low, high))
-        ends = f"{first:.3f} to {last:.3f}, {last - first:+.3f} [{low:+.3f}, {high:+.3f}]"
+        ends = f"{first:.3f} to {last:.3f}, {signed_ends(last - first, low, high)}"
         parts.append(f"{dataset}, accuracy under PGD, first to last epoch: {ends}")
     return Finding(judged(*by_sign(intervals)), "; ".join(parts))
 
@@ -460,14 +467,14 @@ def figure_5_convergence(evidence: Evidence) -> Finding:
 @claim("IV-A", "and takes more time to train", "table2_mnist")
 def time_of_cse(evidence: Evidence) -> Finding:
     """More: every training of CSE takes longer than every one of STD."""
-    took: dict[str, list[float]] = {"CSE": [], "STD": []}
-    for result in evidence.tables["mnist"].results:
-        took.get(result["parameters"]["method"], []).append(result["seconds"]["train"])
-    if not all(took.values()):
+    took = _seconds(evidence, "mnist")
+    if not {"CSE", "STD"} <= set(took):
         return Finding("not run", "CSE or STD is missing")
     more, less = min(took["CSE"]) > max(took["STD"]), max(took["CSE"]) < min(took["STD"])
-    ends = {name: f"{min(each):.0f} to {max(each):.0f} s" for name, each in took.items()}
-    said = "; ".join(f"{name} {ends[name]} (trainings: {len(each)})" for name, each in took.items())
+    said = "; ".join(
+        f"{name} {min(took[name]):.0f} to {max(took[name]):.0f} s (trainings: {len(took[name])})"
+        for name in ("CSE", "STD")
+    )
     return Finding(judged(more, less, not (more or less)), said)
 
 

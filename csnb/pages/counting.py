@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from csnb.attacks import keeps_to_ball
+from csnb.curves import signed_ends
 from csnb.pages.evidence import Evidence
 from csnb.paper import Table
 from csnb.paper.pairs import VERDICTS
@@ -106,7 +107,7 @@ def _over_seeds(of_class: pd.DataFrame) -> str:
         return ""
     each = whole.mean().to_numpy()
     mean, half = each.mean(), float(half_width([0.0], each[:, None])[0])
-    said = f"{mean:+.3f} [{mean - half:+.3f}, {mean + half:+.3f}]"
+    said = signed_ends(mean, mean - half, mean + half)
     return f", of the {len(whole)} with all {len(each)} seeds {said}"
 
 

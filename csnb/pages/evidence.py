@@ -21,7 +21,7 @@ from csnb.curves import (
 )
 from csnb.errors import InputError
 from csnb.paper import Table
-from csnb.runs import RESULTS, inspect
+from csnb.runs import RESULTS, finished
 
 TABLES = {"mnist": "mnist_table2", "cifar10": "cifar10_table3", "cifar100": "cifar100_narrow"}
 FIGURE_6 = ({"method": "STD"}, {"method": "CSE", "protected_class": 21})  # of Table IV
@@ -71,8 +71,7 @@ class Evidence:
     @cached_property
     def offsets(self) -> pd.DataFrame:
         """`as_they_stand` of the runs whose offset was chosen on held-out images."""
-        folders = [self.folder / run for run in run_ids(OFFSETS)]
-        return as_they_stand(each for each in folders if inspect(each).state == "done")
+        return as_they_stand(one.folder for one in finished(self.folder, run_ids(OFFSETS)))
 
     @cached_property
     def published(self) -> pd.DataFrame:
@@ -105,12 +104,10 @@ class Evidence:
     def figures(self) -> dict[tuple[str, str, bool], Path]:
         """Runs behind the figures by data set, method, and whether each epoch was attacked."""
         found = {}
-        for run in run_ids("figures"):
-            status = inspect(self.folder / run)
-            if status.state == "done":
-                asked = status.result["parameters"]
-                key = (asked["dataset"], asked["method"], bool(asked["monitor"]))
-                found[key] = status.folder
+        for status in finished(self.folder, run_ids("figures")):
+            asked = status.result["parameters"]
+            key = (asked["dataset"], asked["method"], bool(asked["monitor"]))
+            found[key] = status.folder
         return found
 
     @cached_property

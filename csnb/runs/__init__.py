@@ -13,13 +13,14 @@ from csnb.runs.frames import read_histories, read_hits, read_run, read_runs, rea
 from csnb.runs.identity import Identity
 from csnb.runs.provenance import provenance
 from csnb.runs.result import weights_digest
-from csnb.runs.state import Status, inspect, is_here, progress, status
+from csnb.runs.state import Status, finished, inspect, is_here, progress, status
 
 __all__ = [
     "Identity",
     "RESULTS",
     "Stage",
     "Status",
+    "finished",
     "inspect",
     "is_here",
     "load_weights",

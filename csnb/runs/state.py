@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -156,6 +156,12 @@ def summarise(result: Mapping[str, Any]) -> str:
         for what, row in numbers.items()
         if row
     )
+
+
+def finished(folder: str | Path, ids: Iterable[str]) -> list[Status]:
+    """Of these runs in ``folder``, those that are done (see `inspect`), in their order."""
+    found = (inspect(Path(folder, run)) for run in ids)
+    return [one for one in found if one.state == "done"]
 
 
 def status(runs: str | Path) -> pd.DataFrame:
