@@ -10,11 +10,10 @@ from csnb.curves.ranking import (
     recommendation,
     shown,
     signed,
-    signed_ends,
 )
 
 __all__ = [
     "BASE", "CONTROL", "Comparison", "Gathered", "as_they_stand", "baseline", "class_name",
     "comparable", "gains", "protects_most", "rank", "read_certified", "read_margins",
-    "recommendation", "shown", "signed", "signed_ends", "sweep_gains", "verdict",
+    "recommendation", "shown", "signed", "sweep_gains", "verdict",
 ]  # fmt: skip

@@ -10,6 +10,7 @@ from csnb.attacks import keeps_to_ball
 from csnb.curves.of_runs import read_margins
 from csnb.errors import InputError
 from csnb.margins import ATTACK, Reached
+from csnb.markdown import signed_ends
 from csnb.runs import read_run
 from csnb.runs.frames import read_answers
 from csnb.statistics import half_width
@@ -111,11 +112,6 @@ class Gathered:
 def signed(row: Mapping[str, float], name: str) -> str:
     """The ``name`` of a row that `rank` gives, with its interval and a sign each."""
     return signed_ends(*(row[name + end] for end in ("", "_low", "_high")))
-
-
-def signed_ends(value: float, low: float, high: float) -> str:
-    """A difference and its interval in words."""
-    return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def shown(rows: pd.DataFrame) -> pd.Series:

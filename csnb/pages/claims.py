@@ -13,9 +13,9 @@ import torch
 
 from csnb.attacks import keeps_to_ball
 from csnb.costs import protect
-from csnb.curves import BASE, CONTROL, signed, signed_ends
+from csnb.curves import BASE, CONTROL, signed
 from csnb.losses import expected_cost, fuzziness
-from csnb.markdown import table
+from csnb.markdown import signed_ends, table
 from csnb.pages.counting import (
     Finding,
     audits_of,

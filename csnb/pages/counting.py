@@ -6,12 +6,11 @@ from dataclasses import dataclass
 import pandas as pd
 
 from csnb.attacks import keeps_to_ball
-from csnb.curves import signed_ends
+from csnb.markdown import signed_ends
 from csnb.pages.evidence import Evidence
 from csnb.paper import Table
-from csnb.paper.pairs import VERDICTS
+from csnb.paper.pairs import VERDICTS, mean_gap
 from csnb.paper.tables import accuracies, protecting
-from csnb.statistics import half_width
 
 AUDIT = ("run", "dataset", "method", "class", "seed", "verdict", "audited")  # columns, of some
 
@@ -89,26 +88,15 @@ def _counted(name: str, tests: pd.DataFrame, *, gap: bool = False) -> str:
     text = f"{name}: above in {above}, below in {below}, unclear in {unclear} of {len(tests)}"
     if not gap:
         return text
-    gaps = tests.assign(gap=tests["first"] - tests["second"])
-    of_class = gaps.groupby(["protected_class", "seed"])["gap"].mean().unstack()
-    seeds, mean = of_class.notna().sum(axis=1), of_class.mean(axis=1).mean()
+    seeds, found = tests.groupby("protected_class")["seed"].nunique(), mean_gap(tests)
     each = " to ".join(map(str, sorted({seeds.min(), seeds.max()})))
     about = f"classes: {len(seeds)}, trainings of each: {each}"
-    return f"{text} comparisons ({about}), mean over classes {mean:+.3f}{_over_seeds(of_class)}"
-
-
-def _over_seeds(of_class: pd.DataFrame) -> str:
-    """The mean over the classes that have every seed, with its 95 % interval; nothing of one seed.
-
-    ``of_class``: a row per class, a column per seed. Over trainings alone (Student's t).
-    """
-    whole = of_class.dropna()
-    if whole.shape[1] < 2 or whole.empty:
-        return ""
-    each = whole.mean().to_numpy()
-    mean, half = each.mean(), float(half_width([0.0], each[:, None])[0])
-    said = signed_ends(mean, mean - half, mean + half)
-    return f", of the {len(whole)} with all {len(each)} seeds {said}"
+    if not found["classes"]:
+        return f"{text} comparisons ({about})"
+    some = found["classes"] < len(seeds)
+    which = f"the {found['classes']} classes that have every seed" if some else "classes"
+    ends = signed_ends(*(found[name] for name in ("gap", "low", "high")))
+    return f"{text} comparisons ({about}), mean over {which} {ends}"
 
 
 def lost(table: Table, first: str, second: str) -> list[str]:

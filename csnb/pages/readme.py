@@ -1,5 +1,6 @@
 """README's measurements: what to use, a class's ranking and picture, every class in a row."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -14,6 +15,7 @@ from csnb.pages.counting import Finding
 from csnb.paths import CHECKOUT, RESULTS
 
 PICTURE = RESULTS.parent / "protection.png"
+PLACE = PICTURE.relative_to(CHECKOUT)
 MARKS = "<!-- measured: make pages -->", "<!-- measured so far -->"
 VERDICTS = "holds", "in part", "mixed", "not shown", "contradicted", "not run"
 MOST = 6  # methods in the picture
@@ -24,18 +26,17 @@ def measured(
     guarantees: pd.DataFrame,
     offsets: pd.DataFrame,
     findings: Sequence[Finding],
-) -> str:
-    """What README says in Markdown: does the paper hold, what to use, a class in full, every class.
+) -> tuple[str, str]:
+    """What README says in Markdown: on its first screen, and further down.
 
-    ``curves``, ``guarantees``, ``offsets``: of `csnb.pages.evidence.Evidence`; ``findings``: of
-    `csnb.pages.claims`.
+    First: does the paper hold, what to use, a picture, every class. Then: a class with every
+    method, and what is certified. ``curves``, ``guarantees``, ``offsets``: of
+    `csnb.pages.evidence.Evidence`; ``findings``: of `csnb.pages.claims`.
     """
-    parts = [of_claims(findings), to_use(curves) + _kept(offsets), of_class(curves[0])]
-    if len(curves) > 1:
-        parts.append(of_classes(curves))
-    if len(guarantees):
-        parts.append(guaranteed(guarantees))
-    return "\n\n".join(parts)
+    drawn = f"![Recall of the class by false alarms, both under attack]({PLACE})"
+    first = [of_claims(findings), to_use(curves) + _kept(offsets), drawn, of_classes(curves)]
+    rest = [of_class(curves[0]), *([guaranteed(guarantees)] if len(guarantees) else [])]
+    return "\n\n".join(first), "\n\n".join(rest)
 
 
 def of_claims(findings: Sequence[Finding]) -> str:
@@ -47,10 +48,9 @@ def of_claims(findings: Sequence[Finding]) -> str:
 
 
 def of_class(one: Comparison) -> str:
-    """A class's ranking in Markdown: the picture, a table, what to use."""
+    """A class's ranking in Markdown: a table, what to use."""
     trainings = int(one.ranking["trainings"].iloc[0])
     about = f"{one.name}, {trainings} trainings of each, 95 % intervals"
-    place = PICTURE.relative_to(CHECKOUT)
     head = [about, f"recall at {one.budget:.0%} false alarms", "gain over ADV"]
     rows = [[*head, "robust average, less ADV's", "class lost"]]
     for name, row in one.ranking.iterrows():
@@ -58,8 +58,7 @@ def of_class(one: Comparison) -> str:
         gain, price = ("" if name == BASE else signed(row, k) for k in ("gain", "price"))
         lost = f"{row['lost']:.0f} of {row['trainings']:.0f}"
         rows.append([f"{name}{_note(name)}", recall, gain, price, lost])
-    drawn = f"![Recall of the class by false alarms, both under attack]({place})"
-    return "\n\n".join([drawn, table(rows), recommendation(one.ranking, one.name)])
+    return f"{table(rows)}\n\n{recommendation(one.ranking, one.name)}"
 
 
 def of_classes(curves: Sequence[Comparison]) -> str:
@@ -164,8 +163,9 @@ def picture(one: Comparison) -> plt.Axes:
     return figures.protection_curve(curves, budget=one.budget, title=title)
 
 
-def readme(text: str, said: str) -> str:
-    """README's ``text`` with ``said`` between its two marks."""
-    before, _, rest = text.partition(MARKS[0])
-    _, _, after = rest.partition(MARKS[1])
-    return f"{before}{MARKS[0]}\n\n{said}\n\n{MARKS[1]}{after}"
+def readme(text: str, said: Sequence[str]) -> str:
+    """README's ``text`` with each of ``said`` between a pair of its marks, in their order."""
+    first, last = map(re.escape, MARKS)
+    parts = re.split(f"(?s)(?<={first}).*?(?={last})", text)
+    found = [part for one, part in zip(said, parts[1:], strict=True) for part in (one, part)]
+    return "\n\n".join([parts[0], *found])

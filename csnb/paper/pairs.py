@@ -8,7 +8,7 @@ import pandas as pd
 
 from csnb.attacks import keeps_to_ball
 from csnb.paper.tables import FLOAT32, plain_attack, protecting
-from csnb.statistics import difference, holm, mcnemar
+from csnb.statistics import difference, half_width, holm, mcnemar
 
 ORDERINGS = (  # pairs of which the first is said to be above the second
     ("CSE", "STD"),
@@ -58,6 +58,41 @@ def paired(hits: pd.DataFrame, dataset: str) -> pd.DataFrame:
     clear, up = frame["holm"] < LEVEL, frame["only_first"] > frame["only_second"]
     frame["verdict"] = np.select([clear & up, clear & ~up], ["above", "below"], "unclear")
     return frame
+
+
+def mean_gap(tests: pd.DataFrame) -> dict[str, float]:
+    """How far the first is above the second, over the classes that have every seed of ``tests``.
+
+    ``tests``: rows of `paired` of one pair and gradient. ``gap``: mean difference in accuracy, over
+    attacks and seeds, then over ``classes``; ``low`` and ``high``: its 95 % interval over images
+    and ``trainings`` (see `half_width`). Attacks and trainings share a class's images: each counts
+    as if the others were the same, which is on the safe side. NaN where no class has every seed.
+    """
+    gap = tests["first"] - tests["second"]
+    share = (tests["only_first"] + tests["only_second"]) / tests["n"]
+    rows = tests.assign(gap=gap, variance=(share - gap**2) / tests["n"])
+    means = rows.groupby(["protected_class", "seed"])[["gap", "variance"]].mean()
+    of_class = means.unstack().dropna()
+    classes, each = len(of_class), of_class["gap"].mean().to_numpy()
+    found = {"classes": classes, "trainings": len(each)}
+    if not classes:
+        return found | dict.fromkeys(("gap", "low", "high"), np.nan)
+    variance = of_class["variance"].mean(axis=1).sum() / classes**2
+    mean, half = each.mean(), half_width([variance], each[:, None])[0]
+    return found | {"gap": mean, "low": mean - half, "high": mean + half}
+
+
+def over_trainings(tests: pd.DataFrame) -> pd.DataFrame:
+    """`mean_gap` of ``tests`` (of `paired`): a row per pair, attack and gradient. CW is left out.
+
+    The columns of `mean_gap` after ``pair, attack, gradient``.
+    """
+    inside = tests[tests["attack"].map(keeps_to_ball).astype(bool)]
+    places = ["pair", "attack", "gradient"]
+    groups = inside.groupby(places, observed=True, sort=False)
+    rows = [dict(zip(places, place, strict=True)) | mean_gap(part) for place, part in groups]
+    columns = [*places, "classes", "trainings", "gap", "low", "high"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def claimed(comparison: pd.DataFrame) -> pd.DataFrame:

@@ -12,6 +12,7 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from csnb import figures
+from csnb.markdown import signed_ends
 from csnb.paper import pairs, tables
 from csnb.paper.readings import Text, reading
 from csnb.runs import read_hits, read_run, read_runs
@@ -52,7 +53,10 @@ neither: of the published accuracies by Newcombe's interval of the difference, o
 exact test, since both networks met the same images, at 5 % after Holm's correction for all
 comparisons of one gradient. ADV is adversarial training without costs or fuzziness, which the
 paper's tables leave out. These are statements about the networks that were trained, not about all
-trainings.""",
+trainings; those are below.""",
+    "trainings": """Mean difference in accuracy over the classes that have every seed, with its 95 %
+interval over images and trainings (Student's, with Satterthwaite's degrees of freedom; of one
+training over images alone, for it says nothing of others); not corrected for so many rows:""",
     "tests": "The largest differences on the same images, by exact gradients:",
     "findings": "In words, from our runs:",
     "clean": """## The other side of protection
@@ -205,6 +209,18 @@ class Table:
             part = counts[source].astype("Int64")
             counts[source] = part.mask(part.sum(axis=1) == 0)
         return figures.table(counts.dropna(axis=1, how="all"))
+
+    def trainings(self) -> Shown:
+        """How far one of a pair is above the other, if trained again (see `over_trainings`)."""
+        rows = pairs.over_trainings(self.paired)
+        if rows.empty:
+            return Text("*No class has two methods to compare.*")
+        ends = zip(*(rows[name] for name in ("gap", "low", "high")), strict=True)
+        rows["text"] = [signed_ends(*each) for each in ends]
+        places = ["pair", "attack", "classes", "trainings"]
+        wide = rows.pivot(index=places, columns="gradient", values="text")
+        order = rows[places].drop_duplicates().itertuples(index=False, name=None)
+        return figures.table(wide.reindex(list(order)).fillna(""))
 
     def tests(self) -> Shown:
         """The paired comparisons by exact gradients that are furthest apart."""

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 import csnb
+from csnb.batch import run_ids
 from csnb.pages.claims import (
     CLAIMS,
     cifar10_cw,
@@ -52,6 +53,16 @@ def test_without_runs_nothing_is_claimed_of_them(tmp_path: Path) -> None:
     assert {line.count(" | ") for line in claims} == {3}
     assert {line.count(" | ") for line in tables} == {6} and len(tables) == 4
     assert {line.split(" | ", 1)[1][-7:] for line in sweeps[1:]} == {"- | - |"}
+
+
+def test_table_iv_is_the_full_sweep_once_it_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = run_ids("cifar100_table4")
+    there = set(full)
+    monkeypatch.setattr("csnb.pages.evidence.finished", lambda _, ids: sorted(there & set(ids)))
+    assert Evidence("nowhere").sweeps["cifar100"] == "cifar100_table4"
+    there.remove(full[0])
+    assert Evidence("nowhere").sweeps["cifar100"] == "cifar100_narrow"
+    assert Evidence("nowhere").sweeps["mnist"] == "mnist_table2"
 
 
 def table(page: str) -> list[str]:

@@ -42,17 +42,27 @@ def test_most_is_more_than_half(above: int, below: int, unclear: int, verdict: s
     assert mostly(above, below, unclear) == verdict
 
 
-def test_a_mean_over_seeds_has_student_s_interval_of_the_classes_that_have_all() -> None:
-    gaps = {0: {0: 0.1, 1: 0.3}, 1: {0: 0.2, 1: 0.2}, 2: {0: 0.9}}  # by class, by seed
+def made_of(gaps: dict[int, dict[int, float]]) -> SimpleNamespace:
+    """Evidence of so many points between CSE and STD, by class and seed, of endless images."""
     rows = [("PGD", p, seed, 0.5 + gap) for p, each in gaps.items() for seed, gap in each.items()]
     tests = pd.DataFrame(rows, columns=["attack", "protected_class", "seed", "first"])
     tests = tests.assign(pair="CSE > STD", second=0.5, verdict="above", gradient="exact")
+    tests = tests.assign(n=1e12, only_first=1e11, only_second=1e11)
     made = SimpleNamespace(paired=tests, there="5 of 6", ids=[], scores=NOTHING)
-    evidence = SimpleNamespace(tables={"mnist": made}, audits=pd.DataFrame())
-    said = of_pair(evidence, "mnist", "CSE", "STD").numbers
+    return SimpleNamespace(tables={"mnist": made}, audits=pd.DataFrame())
+
+
+def test_a_mean_over_seeds_has_student_s_interval_of_the_classes_that_have_all() -> None:
     half = stats.t.ppf(0.975, 1) * np.std([0.15, 0.25], ddof=1) / np.sqrt(2)
-    over = f"of the 2 with all 2 seeds +0.200 [{0.2 - half:+.3f}, {0.2 + half:+.3f}]"
-    assert f"trainings of each: 1 to 2), mean over classes +0.433, {over}" in said
+    ends = f"+0.200 [{0.2 - half:+.3f}, {0.2 + half:+.3f}]"
+    whole = {0: {0: 0.1, 1: 0.3}, 1: {0: 0.2, 1: 0.2}}  # by class, by seed
+    said = of_pair(made_of(whole), "mnist", "CSE", "STD").numbers
+    assert said.endswith(f"classes: 2, trainings of each: 2), mean over classes {ends}")
+    said = of_pair(made_of(whole | {2: {0: 0.9}}), "mnist", "CSE", "STD").numbers
+    over = f"mean over the 2 classes that have every seed {ends}"
+    assert said.endswith(f"trainings of each: 1 to 2), {over}")
+    said = of_pair(made_of({0: {0: 0.1}, 1: {1: 0.2}}), "mnist", "CSE", "STD").numbers
+    assert said.endswith("comparisons (classes: 2, trainings of each: 1)")
 
 
 def test_pairs_are_counted_by_gradient_and_without_cw() -> None:
@@ -63,6 +73,7 @@ def test_pairs_are_counted_by_gradient_and_without_cw() -> None:
     ]  # fmt: skip
     columns = ["attack", "gradient", "verdict", "protected_class", "seed", "first"]
     tests = pd.DataFrame(rows, columns=columns).assign(pair="CSE > STD", second=0.5)
+    tests = tests.assign(n=100, only_first=30, only_second=30)
     other = tests.assign(pair="CSA > STD", verdict="below")
     audits = pd.DataFrame(
         [
@@ -84,9 +95,9 @@ def test_pairs_are_counted_by_gradient_and_without_cw() -> None:
     exact, rounded, lost, audited = found.numbers.split("; ")
     assert found.verdict == "in part"
     assert exact.startswith("exact gradients: above in 2, below in 0, unclear in 2 of 4 ")
-    # of class 3 (.4 + .3) / 2, of class 4 .1
-    said = "(classes: 2, trainings of each: 1 to 2), mean over classes +0.225, of the 1 with all 2 "
-    assert said in exact
+    # of class 3 (.4 + .3) / 2; class 4 has one seed
+    said = "(classes: 2, trainings of each: 1 to 2), mean over the 1 classes that have every seed "
+    assert f"{said}+0.350 [" in exact
     assert rounded.endswith("above in 0, below in 1, unclear in 0 of 1")
     assert lost.startswith("**CSE loses the class** in 1 of 2 trainings (class 0): clean recall")
     said = "0.100 of CSE against 0.400 of STD (classes: 1), CSE masked in 1 of 1"

@@ -31,9 +31,12 @@ def test_readme_is_current_and_its_picture_is_there(evidence: Evidence) -> None:
 
 def test_only_what_is_between_the_marks_is_written() -> None:
     first, last = pages.MARKS
-    page = f"above\n{first}\nold\n{last}\nbelow\n"
-    assert pages.readme(page, "new") == f"above\n{first}\n\nnew\n\n{last}\nbelow\n"
-    assert pages.readme(pages.readme(page, "a"), "b") == pages.readme(page, "b")
+    page = f"above\n{first}\nold\n{last}\nbetween\n{first}\n{last}\nbelow\n"
+    told = f"above\n{first}\n\nnew\n\n{last}\nbetween\n{first}\n\nmore\n\n{last}\nbelow\n"
+    assert pages.readme(page, ("new", "more")) == told
+    assert pages.readme(pages.readme(page, ("a", "b")), ("new", "more")) == told
+    with pytest.raises(ValueError):
+        pages.readme(page, ("new",))
 
 
 def test_a_row_has_the_ranking_s_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,7 +48,7 @@ def test_a_row_has_the_ranking_s_numbers(monkeypatch: pytest.MonkeyPatch) -> Non
     ranking = pd.DataFrame(row, index=names)
     monkeypatch.setattr(Comparison, "ranking", ranking)
     one = Comparison({name: {0: Path(name)} for name in names}, 8, 0.01, "mnist 8")
-    page = pages.measured([one], pd.DataFrame(), pd.DataFrame(), [])
+    _, page = pages.measured([one], pd.DataFrame(), pd.DataFrame(), [])
     table = [line for line in page.splitlines() if line.startswith("| ")]
     assert len(table) == 4
     assert table[0].startswith("| mnist 8, 5 trainings of each, 95 % intervals | recall at 1% ")
@@ -103,8 +106,9 @@ def test_what_a_chosen_offset_keeps_of_its_budget_is_counted(
 ) -> None:
     monkeypatch.setattr(pages, "to_use", lambda curves: "Use.")
     monkeypatch.setattr(pages, "of_class", lambda one: "")
+    monkeypatch.setattr(pages, "of_classes", lambda curves: "")
     found = pd.DataFrame({"offset": ["0.01", "0.05"], "false_alarms": [0.02, 0.04]})
-    assert pages.measured([None], pd.DataFrame(), found, []).split("\n\n")[1] == (
+    assert pages.measured([None], pd.DataFrame(), found, [])[0].split("\n\n")[1] == (
         "Use. Chosen on held-out images, in 2 trainings, `offset` left 0.80 to 2.00 times the "
         "false alarms that it was asked for (mean 1.40)."
     )

@@ -8,6 +8,7 @@ import pytest
 from test_tables import ALL, scores
 
 from csnb import paper
+from csnb.paper import pairs
 
 
 def hits(*rows: tuple[str, object, int, str, tuple[int, ...]]) -> pd.DataFrame:
@@ -69,6 +70,51 @@ def test_findings_say_in_how_many_comparisons_an_ordering_holds() -> None:
         "**CSE > STD**, float32 gradients: unclear in 1 of 1 comparison under PGD",
     ]
     assert paper.findings(paper.paired(TESTED[:0], "mnist")) == []
+
+
+def test_a_gap_s_interval_is_that_of_the_images_where_there_is_one_training() -> None:
+    found = pairs.over_trainings(paper.paired(TESTED, "mnist")).set_index("gradient")
+    assert found["pair"].tolist() == ["CSE > STD"] * 2 and set(found["attack"]) == {"PGD"}
+    exact = found.loc["exact"]
+    assert exact[["classes", "trainings"]].tolist() == [3, 1]
+    # per image +1, 0 or -1: of class 3 10 and 8 of 20, of class 4 10 and 0, of class 5 0 and 10
+    each = [np.repeat(values, counts) for values, counts in (
+        ([1, -1, 0], [10, 8, 2]), ([1, 0], [10, 10]), ([-1, 0], [10, 10])
+    )]  # fmt: skip
+    mean = np.mean([one.mean() for one in each])
+    half = 1.959964 * np.sqrt(sum(one.var() / 20 for one in each)) / 3
+    assert exact[["gap", "low", "high"]].tolist() == pytest.approx([mean, mean - half, mean + half])
+    assert pairs.over_trainings(paper.paired(TESTED, "mnist").assign(attack="CW")).empty
+
+
+def test_a_gap_s_interval_covers_other_images_and_other_trainings() -> None:
+    draw = np.random.default_rng(0)
+    truth, spread, n, inside, widths = 0.1, 0.05, 400, 0, []
+    for _ in range(300):
+        rows = []
+        for seed in range(3):
+            right = 0.6 + truth + draw.normal(0, spread)  # of the first: another each training
+            for p in (0, 1):
+                first, second = draw.random(n) < right, draw.random(n) < 0.6
+                hits = [("CSE", p, p, "PGD", first), ("STD", 0, p, "PGD", second)]
+                rows += [(*row, "r", "mnist", seed) for row in hits]
+        columns = ["method", "protected_class", "p", "attack", "hits", "run", "dataset", "seed"]
+        tests = paper.paired(pd.DataFrame(rows, columns=columns), "mnist")
+        gap = pairs.mean_gap(tests)
+        inside += gap["low"] <= truth <= gap["high"]
+        widths.append(gap["high"] - gap["low"])
+    assert 0.93 <= inside / 300 <= 0.995
+    # three trainings' t, of a spread that images add a little to
+    assert np.median(widths) < 2 * 4.303 * np.hypot(spread, 0.03) / np.sqrt(3)
+
+
+def test_a_gap_is_of_the_classes_that_have_every_seed() -> None:
+    tests = paper.paired(TESTED, "mnist").query("gradient == 'exact'")
+    again = tests[tests["protected_class"] == 4].assign(seed=1)
+    gap = pairs.mean_gap(pd.concat([tests, again]))
+    assert (gap["classes"], gap["trainings"], gap["gap"]) == (1, 2, 0.5)
+    none = pairs.mean_gap(pd.concat([tests[:1], again]))
+    assert none["classes"] == 0 and np.isnan(none["gap"])
 
 
 def test_what_is_printed_is_counted_where_both_networks_were_run() -> None:

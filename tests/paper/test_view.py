@@ -57,6 +57,7 @@ def test_all_sections_are_shown_in_order(shown: list[str]) -> None:
     assert page["differences"] == "mnist, 2 of 5 runs: ours less the paper's accuracy"
     assert page["findings"].startswith("- **CSE > STD**, exact gradients: holds in 1, reversed in")
     assert "9.8e-04" not in page["orderings"] and "2.0e-03" in page["tests"]
+    assert "+0.033 [-0.139, +0.206]" in page["trainings"]  # sqrt(1.39 / 20) 1.96 / 3 wide
     assert page["gradients"] == "*No run was attacked with both gradients.*"
     assert "higher" in page["cells"] and GREY not in page["cells"]
 
