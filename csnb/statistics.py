@@ -2,7 +2,7 @@
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import bdtr, ndtri, stdtrit
+from scipy.special import bdtr, ndtri, stdtr, stdtrit
 
 
 def wilson(
@@ -24,16 +24,34 @@ def half_width(variance: ArrayLike, each: ArrayLike, level: float = 0.95) -> np.
     freedom (Biometrics Bulletin 2, 1946). The images' part of the trainings' variance counts twice,
     which is on the safe side. Of one training, images alone are drawn.
     """
+    error, freedom = _spread(variance, each)
+    return stdtrit(freedom, (1 + level) / 2) * error
+
+
+def mean_is_zero(variance: ArrayLike, each: ArrayLike) -> np.ndarray:
+    """Two-sided p of "the mean over trainings is 0", of the same t as `half_width`. (K,).
+
+    1 where the mean is 0 and nothing varies.
+    """
+    error, freedom = _spread(variance, each)
+    mean = np.asarray(each, dtype=float).mean(0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = np.where(mean == 0, 0.0, np.abs(mean) / error)
+    return 2 * stdtr(freedom, -t)
+
+
+def _spread(variance: ArrayLike, each: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Standard error of the mean and degrees of freedom; those of the normal of one training."""
     variance, each = np.asarray(variance, dtype=float), np.asarray(each, dtype=float)
     trainings = len(each)
     if trainings == 1:
-        return ndtri((1 + level) / 2) * np.sqrt(variance)
+        return np.sqrt(variance), np.full(variance.shape, np.inf)
     of_trainings = each.var(0, ddof=1) / trainings
     total = variance + of_trainings
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         ratio = np.where(of_trainings > 0, total / of_trainings, np.inf)
         freedom = (trainings - 1) * ratio**2
-    return stdtrit(freedom, (1 + level) / 2) * np.sqrt(total)
+    return np.sqrt(total), freedom
 
 
 def difference(

@@ -12,6 +12,7 @@ from csnb.statistics import (
     half_width,
     holm,
     mcnemar,
+    mean_is_zero,
     paired_difference,
     weighted_sum,
     wilson,
@@ -233,3 +234,18 @@ def test_the_interval_of_a_weighted_sum_covers(
 def test_a_weighted_sum_of_one_kind_is_wilsons_interval() -> None:
     for k, n in ((0, 10), (3, 10), (97, 97)):
         np.testing.assert_allclose(weighted_sum([10], [k], n), 10 * np.array(interval(k, n)))
+
+
+def test_a_mean_over_trainings_is_tested_as_others_test_it() -> None:
+    draw = np.random.default_rng(0)
+    each = draw.normal(0.5, 1, (5, 40))
+    expected = ttest_1samp(each, 0).pvalue  # without error of images: Student's own test
+    assert mean_is_zero(np.zeros(40), each) == pytest.approx(expected)
+    one = mean_is_zero([0.25], [[0.9]])  # of one training: the normal of the images
+    assert one == pytest.approx(2 * norm.sf(0.9 / 0.5))
+    assert mean_is_zero([0.0, 0.0], [[0.0, 0.125]] * 3).tolist() == [1, 0]
+    variance = draw.uniform(0.01, 0.1, 40)
+    half = half_width(variance, each)
+    inside = np.abs(each.mean(0)) < half
+    assert 0 < inside.sum() < 40
+    assert ((mean_is_zero(variance, each) > 0.05) == inside).all()

@@ -8,7 +8,7 @@ import pandas as pd
 
 from csnb.attacks import keeps_to_ball
 from csnb.paper.tables import FLOAT32, plain_attack, protecting
-from csnb.statistics import difference, half_width, holm, mcnemar
+from csnb.statistics import difference, half_width, holm, mcnemar, mean_is_zero
 
 ORDERINGS = (  # pairs of which the first is said to be above the second
     ("CSE", "STD"),
@@ -65,8 +65,9 @@ def mean_gap(tests: pd.DataFrame) -> dict[str, float]:
 
     ``tests``: rows of `paired` of one pair and gradient. ``gap``: mean difference in accuracy, over
     attacks and seeds, then over ``classes``; ``low`` and ``high``: its 95 % interval over images
-    and ``trainings`` (see `half_width`). Attacks and trainings share a class's images: each counts
-    as if the others were the same, which is on the safe side. NaN where no class has every seed.
+    and ``trainings`` (see `half_width`), ``p``: of "it is 0". Attacks and trainings share a class's
+    images: each counts as if the others were the same, which is on the safe side. NaN where no
+    class has every seed.
     """
     gap = tests["first"] - tests["second"]
     share = (tests["only_first"] + tests["only_second"]) / tests["n"]
@@ -76,10 +77,11 @@ def mean_gap(tests: pd.DataFrame) -> dict[str, float]:
     classes, each = len(of_class), of_class["gap"].mean().to_numpy()
     found = {"classes": classes, "trainings": len(each)}
     if not classes:
-        return found | dict.fromkeys(("gap", "low", "high"), np.nan)
+        return found | dict.fromkeys(("gap", "low", "high", "p"), np.nan)
     variance = of_class["variance"].mean(axis=1).sum() / classes**2
-    mean, half = each.mean(), half_width([variance], each[:, None])[0]
-    return found | {"gap": mean, "low": mean - half, "high": mean + half}
+    of_mean = [variance], each[:, None]
+    mean, half, p = each.mean(), half_width(*of_mean)[0], mean_is_zero(*of_mean)[0]
+    return found | {"gap": mean, "low": mean - half, "high": mean + half, "p": p}
 
 
 def over_trainings(tests: pd.DataFrame) -> pd.DataFrame:
@@ -91,7 +93,7 @@ def over_trainings(tests: pd.DataFrame) -> pd.DataFrame:
     places = ["pair", "attack", "gradient"]
     groups = inside.groupby(places, observed=True, sort=False)
     rows = [dict(zip(places, place, strict=True)) | mean_gap(part) for place, part in groups]
-    columns = [*places, "classes", "trainings", "gap", "low", "high"]
+    columns = [*places, "classes", "trainings", "gap", "low", "high", "p"]
     return pd.DataFrame(rows, columns=columns)
 
 

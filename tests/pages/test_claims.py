@@ -93,7 +93,7 @@ def test_a_table_s_row_counts_what_both_sides_have() -> None:
     comparison = known.assign(ours=near, low=near - 0.02, high=near + 0.02, difference=0.01)
     tests = pd.DataFrame(columns=["pair", "attack", "protected_class", "gradient", "verdict"])
     made = SimpleNamespace(comparison=comparison, paired=tests, there="1 of 9")
-    head, row = of_tables(SimpleNamespace(tables={"mnist": made}))
+    head, row = of_tables(SimpleNamespace(tables={"mnist": made}, sweeps={"mnist": "mnist_table2"}))
     assert len(head) == len(row) == 7
     assert row[:4] == ["Table II, MNIST", "1 of 9", "20 of 240", "50%"] and row[-1] == "-"
 

@@ -57,12 +57,25 @@ def test_a_mean_over_seeds_has_student_s_interval_of_the_classes_that_have_all()
     ends = f"+0.200 [{0.2 - half:+.3f}, {0.2 + half:+.3f}]"
     whole = {0: {0: 0.1, 1: 0.3}, 1: {0: 0.2, 1: 0.2}}  # by class, by seed
     said = of_pair(made_of(whole), "mnist", "CSE", "STD").numbers
-    assert said.endswith(f"classes: 2, trainings of each: 2), mean over classes {ends}")
+    assert f"(classes: 2, trainings of each: 2), mean over classes {ends}; of the mean" in said
     said = of_pair(made_of(whole | {2: {0: 0.9}}), "mnist", "CSE", "STD").numbers
-    over = f"mean over the 2 classes that have every seed {ends}"
+    over = f"mean over the 2 with every seed {ends}"
     assert said.endswith(f"trainings of each: 1 to 2), {over}")
     said = of_pair(made_of({0: {0: 0.1}, 1: {1: 0.2}}), "mnist", "CSE", "STD").numbers
     assert said.endswith("comparisons (classes: 2, trainings of each: 1)")
+
+
+def test_with_several_trainings_of_each_class_attacks_are_counted() -> None:
+    made = made_of({p: {seed: 0.1 + 0.001 * seed for seed in range(3)} for p in (0, 1)})
+    tests = made.tables["mnist"].paired
+    others = {"FGSM": -tests["first"] + 1, "MIA": 0.5 + 0.2 * tests["seed"] - 0.15}
+    rows = [tests, *(tests.assign(attack=name, first=first) for name, first in others.items())]
+    made.tables["mnist"].paired = pd.concat(rows)
+    found = of_pair(made, "mnist", "CSE", "STD")
+    said = "of the mean over classes and trainings: above under PGD, below under FGSM, unclear"
+    assert found.verdict == "mixed" and f"{said} under MIA" in found.numbers
+    for gaps in ({0: {0: 0.1}, 1: {0: 0.1}}, {0: {0: 0.1, 1: 0.1}, 1: {0: 0.1, 2: 0.1}}):
+        assert "of the mean over" not in of_pair(made_of(gaps), "mnist", "CSE", "STD").numbers
 
 
 def test_pairs_are_counted_by_gradient_and_without_cw() -> None:
@@ -96,7 +109,7 @@ def test_pairs_are_counted_by_gradient_and_without_cw() -> None:
     assert found.verdict == "in part"
     assert exact.startswith("exact gradients: above in 2, below in 0, unclear in 2 of 4 ")
     # of class 3 (.4 + .3) / 2; class 4 has one seed
-    said = "(classes: 2, trainings of each: 1 to 2), mean over the 1 classes that have every seed "
+    said = "(classes: 2, trainings of each: 1 to 2), mean over the 1 with every seed "
     assert f"{said}+0.350 [" in exact
     assert rounded.endswith("above in 0, below in 1, unclear in 0 of 1")
     assert lost.startswith("**CSE loses the class** in 1 of 2 trainings (class 0): clean recall")
