@@ -70,14 +70,14 @@ def of_pair(
         said.append(
             _counted("float32 gradients, as the paper's library has them", tests["float32"])
         )
-    by_attack = over_trainings(tests["exact"])
+    by_attack = attacks_of_mean(tests["exact"])
     said += [_by_attack(by_attack)] if by_attack else []
     said += lost(table, first, second) + audited(evidence, dataset, first, second)
     counts = [len(names) for names in by_attack.values()] or counted(tests["exact"])
     return Finding(rule(*counts), "; ".join(said))
 
 
-def over_trainings(tests: pd.DataFrame) -> dict[str, list[str]]:
+def attacks_of_mean(tests: pd.DataFrame) -> dict[str, list[str]]:
     """Under which attacks `mean_gap` is above, below and unclear: at 5 %, Holm's correction.
 
     ``tests``: of one pair and gradient. Nothing where the classes have one training or not the
