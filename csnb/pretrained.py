@@ -1,6 +1,7 @@
 """Trained networks: of any finished run, and of those committed with csnb, by what they are."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from csnb.errors import InputError, choices
 from csnb.experiment import Experiment
 from csnb.models import Normalized, make_model
 from csnb.paths import RESULTS, expand
-from csnb.runs import inspect, load_weights, read_run, run_folders, weights_digest
+from csnb.runs import finished, inspect, load_weights, read_run, run_folders, weights_digest
 from csnb.spec import METHODS
 
 
@@ -60,7 +61,7 @@ def load_pretrained(
     index or name; ``given``: its other parameters, such as seed; none is needed where one network
     is all that there is. `pretrained` lists them; no image is needed. Raises InputError.
     """
-    label, every = METHODS.parse(method).label, list(_runs())
+    label, every = METHODS.parse(method).label, _runs()
     asked = given | {"dataset": dataset, "method": label}
     found = [
         (folder, result) for folder, result in every
@@ -81,7 +82,7 @@ def load_pretrained(
 
 def pretrained() -> pd.DataFrame:
     """The networks that `load_pretrained` knows: a row each, by call; what they came to."""
-    rows = {call: (f.name, inspect(f).summary) for call, f in _calls(list(_runs())).items()}
+    rows = {call: (f.name, inspect(f).summary) for call, f in _calls(_runs()).items()}
     frame = pd.DataFrame.from_dict(rows, orient="index", columns=["run", "scores"])
     return frame.rename_axis("load_pretrained")
 
@@ -120,9 +121,11 @@ def _of(parameters: Mapping[str, Any], name: str) -> Any:
     return parameters.get(name, field and field.default)
 
 
-def _runs() -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The committed runs that are done; none where csnb is no checkout."""
-    for folder in run_folders(RESULTS) if RESULTS.is_dir() else ():
-        found = inspect(folder)
-        if found.state == "done" and found.result is not None:
-            yield folder, found.result
+@cache
+def _runs() -> tuple[tuple[Path, dict[str, Any]], ...]:
+    """The committed runs that are done; none where csnb is no checkout.
+
+    Read once: their files are hashed, and they change with csnb alone.
+    """
+    names = [folder.name for folder in run_folders(RESULTS)] if RESULTS.is_dir() else []
+    return tuple((found.folder, found.result) for found in finished(RESULTS, names))
