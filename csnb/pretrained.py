@@ -14,7 +14,8 @@ from csnb.errors import InputError, choices
 from csnb.experiment import Experiment
 from csnb.models import Normalized, make_model
 from csnb.paths import RESULTS, expand
-from csnb.runs import finished, inspect, load_weights, read_run, run_folders, weights_digest
+from csnb.runs import finished, load_weights, read_run, run_folders, weights_digest
+from csnb.runs.state import summarise
 from csnb.spec import METHODS
 
 
@@ -82,7 +83,8 @@ def load_pretrained(
 
 def pretrained() -> pd.DataFrame:
     """The networks that `load_pretrained` knows: a row each, by call; what they came to."""
-    rows = {call: (f.name, inspect(f).summary) for call, f in _calls(_runs()).items()}
+    results = dict(_runs())
+    rows = {call: (f.name, summarise(results[f])) for call, f in _calls(_runs()).items()}
     frame = pd.DataFrame.from_dict(rows, orient="index", columns=["run", "scores"])
     return frame.rename_axis("load_pretrained")
 

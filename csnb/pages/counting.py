@@ -170,9 +170,9 @@ def audits_of(evidence: Evidence, *datasets: str) -> pd.DataFrame:
     return rows.drop_duplicates(["run", "class"])
 
 
-def of_order(compared: pd.DataFrame, what: str) -> Finding:
+def of_order(compared: pd.DataFrame, what: str, of: str = "one training each") -> Finding:
     """What the verdicts of `csnb.paper.minmax` say, of so many of ``what``."""
     verdicts = compared["verdict"].value_counts()
     counts = [int(verdicts.get(word, 0)) for word in ("holds", "reversed", "unclear")]
     words = "as claimed in {}, the other way in {}, unclear in {}".format(*counts)
-    return Finding(judged(*counts), f"one training each: of {sum(counts)} {what} {words}")
+    return Finding(judged(*counts), f"{of}: of {sum(counts)} {what} {words}")

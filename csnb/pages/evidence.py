@@ -20,8 +20,8 @@ from csnb.curves import (
     sweep_gains,
 )
 from csnb.errors import InputError
-from csnb.paper import Table
-from csnb.runs import RESULTS, finished
+from csnb.paper import Table, minmax
+from csnb.runs import RESULTS, finished, read_histories
 
 TABLES = {  # sweeps of which the first whose runs are all done is the table, else the last
     "mnist": ("mnist_table2",),
@@ -131,11 +131,35 @@ class Evidence:
         return {d: [self.figures[key] for key in keys] for d, keys in done.items()}
 
     @cached_property
+    def first_layers(self) -> pd.DataFrame:
+        """`csnb.paper.minmax.networks` of Table II."""
+        return minmax.networks(self.tables["mnist"].folders)
+
+    @cached_property
+    def courses(self) -> pd.DataFrame:
+        """How STD and CSE trained for Table II (see `read_histories`)."""
+        table = self.tables["mnist"]
+        methods = [result["parameters"]["method"] for result in table.results]
+        found = zip(table.folders, methods, strict=True)
+        folders = [folder for folder, method in found if method in ("STD", "CSE")]
+        return read_histories(folders) if folders else pd.DataFrame(columns=["seed"])
+
+    @cached_property
     def resnets(self) -> list[Path]:
         """Runs behind figure 6, of STD and of CSE for its class, where both are done."""
         plans = [make_plan(self.sweeps["cifar100"], self.folder, only) for only in FIGURE_6]
         found = [status for plan in plans for _, status in plan]
         return [one.folder for one in found] if all(one.state == "done" for one in found) else []
+
+    @cached_property
+    def times(self) -> pd.DataFrame:
+        """How long methods train, by ADV: a row per data set and method, where they were timed.
+
+        Columns ``ratio`` (median), ``least`` and ``most``, of benchmarks/training_time.py's rounds.
+        """
+        names, file = ["dataset", "method"], self.folder.parent / "training_time.csv"
+        frame = pd.read_csv(file) if file.is_file() else pd.DataFrame(columns=names)
+        return frame.set_index(names)
 
     @cached_property
     def audits(self) -> pd.DataFrame:

@@ -1,14 +1,18 @@
 """The Min-Max property of section III-C in numbers: small and large weights, and models' order."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from csnb.paper.pairs import LEVEL
-from csnb.statistics import holm, mcnemar, paired_difference, wilson
+from csnb.paper.tables import UNPROTECTING, accuracies, protecting
+from csnb.runs import read_run, read_weights
+from csnb.statistics import half_width, holm, mcnemar, mean_is_zero, paired_difference, wilson
 
+CONV1 = "body.conv1.weight"  # of LeNet, whose first convolution the paper's figures show
 NEAR = (0.01, 0.05, 0.1)  # |w| below this is near zero; so is |w| below this part of the largest
 STEEPEST = 0.22387  # largest |d/dw| of one term of Eq. 8: |w| rho (1 - rho), at |w| = 1.543
 
@@ -63,6 +67,91 @@ def compare(weights: pd.DataFrame, *, resamples: int = 2000, seed: int = 0) -> p
     return frame.assign(verdict=list(map(verdict, frame["low"], frame["high"])))
 
 
+def networks(folders: Iterable[str | Path]) -> pd.DataFrame:
+    """`measures` of the first convolution of finished runs: a row per run, a column per measure.
+
+    The index: method, class (the protected one), seed; in these alone runs differ.
+    """
+    weights = {}
+    for folder in folders:
+        result = read_run(folder)
+        classes = "+".join(map(str, result["protected"]))
+        key = (result["parameters"]["method"], classes, result["parameters"]["seed"])
+        weights[key] = read_weights(folder)[CONV1].ravel()
+    index = pd.MultiIndex.from_tuples(list(weights), names=["method", "class", "seed"])
+    return measures(pd.DataFrame(dict(enumerate(weights.values())))).T.set_index(index)
+
+
+def over_trainings(found: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
+    """Is each method's measure below that of the next, over trainings?
+
+    ``found``: of `networks`. Two networks of one seed began with the same weights; of one class,
+    where both methods know classes. A row per measure and pair of neighbours: both values and
+    their ``difference`` (second - first), means over the classes of a seed, then over the
+    ``trainings``, its 95 % interval (Student's), ``p``, ``holm`` (for the rows of a pair) and
+    ``verdict``, which follows it at 5 %: holds, reversed or unclear. Neither one training nor
+    several of the same difference tell by how much others would vary: nothing is clear then.
+    """
+    parts = []
+    for first, second in pairwise(methods):
+        by_seed = _of_pair(found, first, second)
+        gaps = (by_seed[second] - by_seed[first]).to_numpy()
+        varies, nothing = gaps.var(0) > 0, np.zeros(gaps.shape[1])
+        half = np.where(varies, half_width(nothing, gaps), np.nan)
+        p = np.where(varies, mean_is_zero(nothing, gaps), 1)
+        means, gap = by_seed.mean(), gaps.mean(0)
+        ends = [means[first], means[second], gap - half, gap + half]
+        rows = zip(found.columns, [f"{first} < {second}"] * len(half), *ends, strict=True)
+        compared = _compared(list(map(list, rows)), "measure").assign(trainings=len(gaps))
+        parts.append(_tested(compared, p))
+    return pd.concat(parts, ignore_index=True)
+
+
+def with_recall(
+    found: pd.DataFrame, scores: pd.DataFrame, methods: Sequence[str], *, attack: str = "PGD"
+) -> pd.DataFrame:
+    """Do networks of these ``methods`` with more of a measure recognise more of their class?
+
+    ``found``: of `networks`; ``scores``: of `read_runs`, of the same runs. A row per measure:
+    Spearman's correlation with the accuracy of the class under ``attack`` among the networks of a
+    class, mean over ``classes``, its 95 % interval (Student's, of classes), ``p``, ``holm`` and
+    ``verdict`` at 5 %: holds above 0, reversed below, unclear.
+    """
+    rows = protecting(accuracies(scores)).query("attack == @attack")
+    rows = rows.astype({"method": str, "protected_class": str})
+    parts = []
+    for name, own in rows[rows["method"].isin(methods)].groupby("method"):
+        on = ["seed"] if name in UNPROTECTING else ["seed", "class"]
+        measured = found.xs(name, level="method").reset_index()[[*on, *found.columns]]
+        recall = own[["protected_class", "seed", "value"]].set_axis(
+            ["class", "seed", "recall"], axis=1
+        )
+        parts.append(recall.merge(measured, on=on))
+    each = pd.DataFrame(
+        {p: of[found.columns].corrwith(of["recall"], method="spearman")
+         for p, of in pd.concat(parts).groupby("class")}
+    ).T.dropna()  # fmt: skip
+    half, p = half_width(np.zeros(each.shape[1]), each), mean_is_zero(np.zeros(each.shape[1]), each)
+    mean = each.mean()
+    frame = pd.DataFrame({"difference": mean, "low": mean - half, "high": mean + half})
+    frame = _tested(frame.assign(classes=len(each)), p).rename(
+        columns={"difference": "correlation"}
+    )
+    return frame.rename_axis("measure").reset_index()
+
+
+def _of_pair(found: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
+    """Both methods' measures by seed, where both have one: a column per method and measure."""
+    on = ["seed"] if {first, second} & {*UNPROTECTING} else ["seed", "class"]
+    left, right = (found.xs(name, level="method").reset_index() for name in (first, second))
+    both = left[on].reset_index().merge(right[on].reset_index(), on=on)
+    parts = {
+        name: rows[found.columns].loc[both[place]].set_axis(both["seed"]).groupby(level=0).mean()
+        for name, rows, place in ((first, left, "index_x"), (second, right, "index_y"))
+    }
+    return pd.concat(parts, axis=1)
+
+
 def at_positions(weights: pd.DataFrame) -> pd.DataFrame:
     """At how many positions of large weights is each model's |w| below the next one's?
 
@@ -102,10 +191,7 @@ def protection(hits: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
             p.append(mcnemar(a, b))
             ends = paired_difference(a, b)
             rows.append([attack, f"{first} < {second}", a.mean(), b.mean(), *ends])
-    frame, adjusted = _compared(rows, "attack"), holm(p)
-    clear, up = adjusted < LEVEL, frame["difference"] > 0
-    said = np.select([clear & up, clear & ~up], ["holds", "reversed"], "unclear")
-    return frame.assign(p=p, holm=adjusted, verdict=said)
+    return _tested(_compared(rows, "attack"), p)
 
 
 def convergence(histories: pd.DataFrame) -> pd.DataFrame:
@@ -114,14 +200,31 @@ def convergence(histories: pd.DataFrame) -> pd.DataFrame:
     ``histories``: of `read_histories`. The ``level`` is 99 % of the lowest final training accuracy
     of a data set's methods. A row per data set and method, in their order.
     """
+    names = {"accuracy": "training accuracy", "test_accuracy": "test accuracy"}
     groups = histories.groupby(["dataset", "method"], sort=False)
-    final = groups[["accuracy", "test_accuracy"]].last()
+    final = groups[[name for name in names if name in histories]].last()
     level = 0.99 * final["accuracy"].groupby("dataset").min()
     there = histories[histories["accuracy"] >= histories["dataset"].map(level)]
     reached = there.groupby(["dataset", "method"], sort=False)["epoch"].min()
-    names = {"accuracy": "training accuracy", "test_accuracy": "test accuracy"}
     final = final.rename(columns=names).assign(level=level.reindex(final.index, level="dataset"))
     return final.assign(**{"epochs to the level": reached})
+
+
+def later(histories: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
+    """How many epochs more ``second`` takes to the level of `convergence` than ``first``.
+
+    ``histories``: of `read_histories`, of one data set; ``first`` knows no class. Networks of a
+    seed are compared: a row per seed, a column per class.
+    """
+    found: dict[str, dict[int, int]] = {}
+    for seed, of_seed in histories.groupby("seed"):
+        plain = of_seed[of_seed["method"] == first]
+        own = of_seed[of_seed["method"] == second]
+        for p, course in own.groupby("protected_class", observed=True):
+            both = convergence(pd.concat([plain, course])).droplevel("dataset")
+            took = both["epochs to the level"]
+            found.setdefault(str(p), {})[int(seed)] = int(took[second] - took[first])
+    return pd.DataFrame(found)
 
 
 def verdict(low: float, high: float) -> str:
@@ -141,6 +244,14 @@ def reach(count: int, rates: float, *, gamma: float = 1.0, momentum: float = 0.0
 def _measure(size: np.ndarray) -> dict[str, np.ndarray]:
     size = np.asarray(size)
     return near_zero(size) | large(size)
+
+
+def _tested(frame: pd.DataFrame, p: Sequence[float]) -> pd.DataFrame:
+    """With ``p``, ``holm`` and a verdict at 5 %: holds where the difference is above 0."""
+    adjusted = holm(p)
+    clear, up = adjusted < LEVEL, frame["difference"] > 0
+    said = np.select([clear & up, clear & ~up], ["holds", "reversed"], "unclear")
+    return frame.assign(p=p, holm=adjusted, verdict=said)
 
 
 def _compared(rows: list[list[object]], kind: str) -> pd.DataFrame:

@@ -93,9 +93,14 @@ class Table:
         return read_runs(self.folder, self.ids)
 
     @cached_property
+    def folders(self) -> list[Path]:
+        """Of these runs."""
+        return [Path(self.folder, str(run)) for run in self.scores["run"].unique()]
+
+    @cached_property
     def results(self) -> list[dict[str, Any]]:
         """What each of these runs says of itself (see `read_run`)."""
-        return [read_run(Path(self.folder, run)) for run in self.scores["run"].unique()]
+        return [read_run(folder) for folder in self.folders]
 
     @cached_property
     def comparison(self) -> pd.DataFrame:
@@ -105,8 +110,7 @@ class Table:
     @cached_property
     def paired(self) -> pd.DataFrame:
         """Pairs of methods on the same images (see `csnb.paper.paired`)."""
-        hits = read_hits(Path(self.folder, run) for run in self.scores["run"].astype(str).unique())
-        return pairs.paired(hits, self.dataset)
+        return pairs.paired(read_hits(self.folders), self.dataset)
 
     @cached_property
     def alarms(self) -> pd.DataFrame:

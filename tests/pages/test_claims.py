@@ -11,12 +11,14 @@ import csnb
 from csnb.batch import run_ids
 from csnb.pages.claims import (
     CLAIMS,
+    adversarial_training_gives_min_max,
     cifar10_cw,
     cifar100,
     clean_average,
     csa_above_adv_in_the_paper_s_ball,
     csa_l2_between,
     cse_is_masked,
+    figure_3,
     figure_5_convergence,
     figure_5_converges,
     figure_5_course,
@@ -179,21 +181,35 @@ def courses(**columns: dict[str, list[float]]) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize(
-    ("cse", "std", "verdict", "took"),
+    ("late", "verdict", "ends"),
     [
-        ([0.9, 0.95, 0.99], [0.99, 0.99, 0.99], "holds", "CSE 3, STD 1"),
-        ([0.99, 0.99, 0.99], [0.9, 0.95, 0.99], "contradicted", "CSE 1, STD 3"),
-        ([0.99, 0.99, 0.99], [0.99, 0.99, 0.99], "not shown", "CSE 1, STD 1"),
+        ([3, 3, 4], "holds", "+3.333 [+1.899, +4.768]"),  # s = 0.577, t of 2 degrees 4.303
+        ([-3, -3, -4], "contradicted", "-3.333 [-4.768, -1.899]"),
+        ([1, 0, -1], "not shown", "+0.000 [-2.484, +2.484]"),
+        ([2, 2, 2], "not shown", "+2.000 [+nan, +nan]"),
+        ([], "not run", ""),
     ],
 )
 def test_what_takes_more_epochs_is_harder_to_converge(
-    cse: list[float], std: list[float], verdict: str, took: str, monkeypatch: pytest.MonkeyPatch
+    late: list[int], verdict: str, ends: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = courses(accuracy={"CSE": cse, "STD": std})
-    monkeypatch.setattr("csnb.pages.claims.read_histories", lambda folders: made)
-    found = figure_5_convergence(SimpleNamespace(trends={"mnist": []}))
-    assert found.verdict == verdict and found.numbers.endswith(f": {took} epochs")
-    assert figure_5_convergence(SimpleNamespace(trends={})).verdict == "not run"
+    made = pd.DataFrame({"0": late, "1": late, "9": [*late[:-1], None][: len(late)]})
+    monkeypatch.setattr("csnb.paper.minmax.later", lambda *given: made if late else made[[]])
+    found = figure_5_convergence(SimpleNamespace(courses=None))
+    assert found.verdict == verdict
+    assert not late or found.numbers.endswith(
+        f"{ends} (classes: 2, trainings of each: {len(late)})"
+    )
+
+
+def test_min_max_is_judged_over_the_trainings_of_table_ii() -> None:
+    keys = [(m, "0", seed) for m in ("STD", "ADV") for seed in range(3)]
+    index = pd.MultiIndex.from_tuples(keys, names=["method", "class", "seed"])
+    made = pd.DataFrame({"more": [0, 0, 0, 9, 8, 9], "less": [9, 8, 9, 0, 0, 0]}, index)
+    for columns, verdict in ((["more"], "holds"), (["less"], "contradicted"), ([*made], "mixed")):
+        found = adversarial_training_gives_min_max(SimpleNamespace(first_layers=made[columns]))
+        assert found.verdict == verdict and "conv1, 3 trainings: of " in found.numbers
+    assert figure_3(SimpleNamespace(first_layers=made)).verdict == "not run"
 
 
 @pytest.mark.parametrize(("end", "verdict"), [(0.905, "holds"), (0.95, "mixed")])
@@ -208,20 +224,34 @@ def test_what_moves_no_more_at_the_end_has_converged(
     assert found.verdict == verdict and f"CSE 0.0000, STD {end - 0.9:.4f}" in found.numbers
 
 
-def test_more_time_is_what_every_training_takes() -> None:
-    def of(**seconds: list[float]) -> str:
-        made = [
-            {"parameters": {"method": method}, "seconds": {"train": each, "clean": 99}}
-            for method, several in seconds.items()
-            for each in several
-        ]
-        tables = {"mnist": SimpleNamespace(results=made)}
-        return time_of_cse(SimpleNamespace(tables=tables)).verdict
+@pytest.mark.parametrize(
+    ("std", "cse", "verdict"),
+    [
+        ((0.2, 0.3), (0.31, 0.4), "holds"),
+        ((0.2, 0.3), (0.1, 0.19), "contradicted"),
+        ((0.2, 0.3), (0.25, 0.4), "not shown"),
+        ((0.2, 0.3), None, "not run"),
+    ],
+)
+def test_a_method_takes_more_time_where_its_shortest_round_does(
+    std: tuple[float, float], cse: tuple[float, float] | None, verdict: str
+) -> None:
+    found = time_of_cse(timed({("mnist", "STD"): std, ("mnist", "CSE"): cse}))
+    assert found.verdict == verdict
+    assert cse is None or found.numbers.endswith(
+        f"CSE {sum(cse) / 2:.2f} ({cse[0]:.2f} to {cse[1]:.2f})"
+    )
 
-    assert of(CSE=[3, 4], STD=[1, 2], CSA=[9]) == "holds"
-    assert of(CSE=[1, 2], STD=[3]) == "contradicted"
-    assert of(CSE=[1, 4], STD=[2]) == "not shown"
-    assert of(CSE=[1]) == "not run"
+
+def timed(ends: dict[tuple[str, str], tuple[float, float] | None]) -> SimpleNamespace:
+    """Evidence of methods' times by data set: least and most."""
+    rows = {
+        place: {"ratio": sum(two) / 2, "least": two[0], "most": two[1]}
+        for place, two in ends.items()
+        if two
+    }
+    index = pd.MultiIndex.from_tuples(rows, names=["dataset", "method"])
+    return SimpleNamespace(times=pd.DataFrame(list(rows.values()), index))
 
 
 def test_the_average_under_attack_is_that_of_the_last_epoch(
@@ -280,13 +310,9 @@ def test_the_order_of_figure_4_counts_exact_attacks_alone(monkeypatch: pytest.Mo
     assert found.numbers.endswith("CSA+L2's clean recall: 0.000")
 
 
-def test_time_of_training_is_that_of_the_runs() -> None:
-    seconds = [("CSE", 1), ("CSE", 3), ("CSE", 99), ("CSA", 10), ("STD", 1)]
-    results = [
-        {"parameters": {"method": method}, "seconds": {"train": train, "clean": 7}}
-        for method, train in seconds
-    ]
-    tables = {"mnist": SimpleNamespace(results=results)}
-    tables["cifar10"] = SimpleNamespace(results=results[:1])
-    found = time_of_training(SimpleNamespace(tables=tables))
-    assert (found.verdict, found.numbers) == ("holds", "mnist: 0.30 of it")
+def test_much_less_time_is_less_than_half() -> None:
+    ends = {("mnist", "CSE"): (0.3, 0.4), ("mnist", "CSA"): (0.82, 1.1)}
+    assert time_of_training(timed(ends)).verdict == "holds"
+    slow = {("cifar10", "CSE"): (0.6, 0.7), ("cifar10", "CSA"): (1.0, 1.1)}
+    assert time_of_training(timed(ends | slow)).verdict == "mixed"
+    assert time_of_training(timed(slow)).verdict == "contradicted"

@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import spearmanr, ttest_1samp, ttest_rel
 
 from csnb.losses import fuzziness
 from csnb.paper import minmax
-from csnb.statistics import difference, paired_difference, wilson
+from csnb.statistics import difference, holm, paired_difference, wilson
 
 
 def test_near_zero_counts_below_absolute_and_relative_thresholds() -> None:
@@ -149,6 +150,112 @@ def test_convergence_is_asked_of_the_same_accuracy() -> None:
     assert list(found["epochs to the level"]) == [2, 3, 3, 2]
     assert list(found["level"]) == pytest.approx([0.792, 0.792, 0.693, 0.693])
     assert list(found["training accuracy"]) == [0.92, 0.8, 0.7, 0.9]
+
+
+def layers(seeds: int, classes: int = 3) -> pd.DataFrame:
+    """Measures of made-up networks, as `minmax.networks` returns them: STD knows no class."""
+    random = np.random.default_rng(0)
+    keys = [("STD", "0", seed) for seed in range(seeds)]
+    keys += [(m, str(p), s) for m in ("CSA", "CSE") for p in range(classes) for s in range(seeds)]
+    keys.remove(("CSE", "2", 0))
+    index = pd.MultiIndex.from_tuples(keys, names=["method", "class", "seed"])
+    made = pd.DataFrame(random.normal(size=(len(keys), 2)), index, columns=["few", "many"])
+    made["many"] += 9.0 * (made.index.get_level_values("method") == "CSA")
+    return made.sample(frac=1, random_state=0)
+
+
+def test_over_trainings_pairs_networks_of_a_seed_and_class() -> None:
+    made = layers(seeds=4)
+    rows = minmax.over_trainings(made, ["STD", "CSA", "CSE"])
+    of = {name: made.xs(name, level="method") for name in ("STD", "CSA", "CSE")}
+    std, csa = (of[name].groupby("seed").mean() for name in ("STD", "CSA"))
+    shared = of["CSA"].drop(("2", 0))  # CSE has no network of it
+    pairs = {"STD < CSA": (std, csa)}
+    pairs["CSA < CSE"] = (shared.groupby("seed").mean(), of["CSE"].groupby("seed").mean())
+    assert rows["measure"].tolist() == ["few", "many"] * 2
+    for claim, (first, second) in pairs.items():
+        found = ttest_rel(second, first)
+        part, ends = rows[rows["claim"] == claim], found.confidence_interval()
+        np.testing.assert_allclose(part["p"], found.pvalue)
+        np.testing.assert_allclose(part[["low", "high"]].T, [ends.low, ends.high])
+        np.testing.assert_allclose(part["second"], second.mean())
+        np.testing.assert_allclose(part["holm"], holm(found.pvalue))
+    assert set(rows["trainings"]) == {4}
+    assert rows["verdict"].tolist() == ["unclear", "holds", "unclear", "reversed"]
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_one_training_or_equal_differences_tell_nothing(seeds: int) -> None:
+    keys = [(m, "0", seed) for m in ("STD", "CSA") for seed in range(seeds)]
+    index = pd.MultiIndex.from_tuples(keys, names=["method", "class", "seed"])
+    made = pd.DataFrame({"many": [0.0] * seeds + [50.0] * seeds}, index)
+    (row,) = minmax.over_trainings(made, ["STD", "CSA"]).to_dict("records")
+    assert (row["difference"], row["verdict"], row["p"]) == (50, "unclear", 1)
+    assert math.isnan(row["low"]) and math.isnan(row["high"])
+
+
+def test_networks_are_measured_by_method_class_and_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    weights = {name: random.normal(size=(6, 1, 5, 5)) for name in ("a", "b")}
+    asked = {"a": ("CSA", [3, 5], 0), "b": ("STD", [0], 2)}
+
+    def read_run(name: str) -> dict[str, object]:
+        method, protected, seed = asked[name]
+        return {"parameters": {"method": method, "seed": seed}, "protected": protected}
+
+    monkeypatch.setattr(minmax, "read_run", read_run)
+    monkeypatch.setattr(minmax, "read_weights", lambda name: {minmax.CONV1: weights[name]})
+    found = minmax.networks(asked)
+    assert list(found.index) == [("CSA", "3+5", 0), ("STD", "0", 2)]
+    of_first = minmax.near_zero(np.abs(weights["a"].ravel()))
+    assert found.loc[("CSA", "3+5", 0), list(of_first)].to_dict() == of_first
+    assert minmax.networks([]).empty
+
+
+def test_recall_goes_with_a_measure_among_the_networks_of_a_class() -> None:
+    made, random = layers(seeds=4, classes=5), np.random.default_rng(1)
+    clean = pd.DataFrame({"class": list("abcde"), "attack": "clean", "measure": "accuracy"})
+    parts = [
+        pd.concat([clean, clean.assign(attack="PGD")]).assign(
+            run="-".join(map(str, key)), method=key[0], protected_class=key[1], seed=key[2],
+            value=lambda rows: random.random(len(rows)),
+        )
+        for key in made.index
+    ]  # fmt: skip
+    scores = pd.concat(parts, ignore_index=True)
+    found = minmax.with_recall(made, scores, ["STD", "CSA"]).set_index("measure")
+    pgd = scores[scores["attack"] == "PGD"].set_index(
+        ["method", "protected_class", "seed", "class"]
+    )
+    for measure, row in found.iterrows():
+        each = []
+        for p, name in enumerate("abcde"):
+            keys = [("STD", "0", seed) for seed in range(4)]
+            keys += [("CSA", str(p), seed) for seed in range(4)]
+            recall = [pgd["value"][*key, name] for key in keys]
+            each.append(spearmanr(recall, [made[measure][key] for key in keys])[0])
+        test = ttest_1samp(each, 0)
+        ends = test.confidence_interval()
+        expected = [np.mean(each), *ends, test.pvalue]
+        assert row[["correlation", "low", "high", "p"]].tolist() == pytest.approx(expected)
+    assert set(found["classes"]) == {5}
+
+
+def test_later_is_counted_against_the_network_of_the_same_seed() -> None:
+    level = {"early": [0.9, 0.99, 0.99], "late": [0.5, 0.6, 0.99], "first": [0.99, 0.99, 0.99]}
+    runs = [
+        ("STD", 0, 0, "early"), ("STD", 0, 1, "late"),
+        ("CSE", 4, 0, "late"), ("CSE", 4, 1, "first"), ("CSE", 7, 1, "late"),
+    ]  # fmt: skip
+    parts = [
+        pd.DataFrame({"epoch": [1, 2, 3], "accuracy": level[course]}).assign(
+            dataset="a", method=method, protected_class=p, seed=seed
+        )
+        for method, p, seed, course in runs
+    ]
+    found = minmax.later(pd.concat(parts), "STD", "CSE")
+    assert found.loc[0, "4"] == 1 and found.loc[1].to_dict() == {"4": -2, "7": 0}
+    assert math.isnan(found.loc[0, "7"])
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
