@@ -40,6 +40,17 @@ def mean_is_zero(variance: ArrayLike, each: ArrayLike) -> np.ndarray:
     return 2 * stdtr(freedom, -t)
 
 
+def of_repeats(each: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Mean of independent repeats, (S, K), its 95 % interval and p of "it is 0" (Student's). (K,).
+
+    Where they are all the same, or one: what they vary by is not known; no ends, and p is 1.
+    """
+    each = np.asarray(each, dtype=float)
+    mean, nothing, varies = each.mean(0), np.zeros(each.shape[1]), each.var(0) > 0
+    half = np.where(varies, half_width(nothing, each), np.nan)
+    return mean, mean - half, mean + half, np.where(varies, mean_is_zero(nothing, each), 1.0)
+
+
 def _spread(variance: ArrayLike, each: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Standard error of the mean and degrees of freedom; those of the normal of one training."""
     variance, each = np.asarray(variance, dtype=float), np.asarray(each, dtype=float)

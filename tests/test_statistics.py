@@ -13,6 +13,7 @@ from csnb.statistics import (
     holm,
     mcnemar,
     mean_is_zero,
+    of_repeats,
     paired_difference,
     weighted_sum,
     wilson,
@@ -249,3 +250,15 @@ def test_a_mean_over_trainings_is_tested_as_others_test_it() -> None:
     inside = np.abs(each.mean(0)) < half
     assert 0 < inside.sum() < 40
     assert ((mean_is_zero(variance, each) > 0.05) == inside).all()
+
+
+def test_repeats_have_student_s_interval_and_tell_nothing_where_they_do_not_vary() -> None:
+    each = np.random.default_rng(0).normal(0.3, size=(5, 3))
+    each[:, 2] = 0.25
+    mean, low, high, p = of_repeats(each)
+    test = ttest_1samp(each[:, :2], 0)
+    ends = test.confidence_interval()
+    np.testing.assert_allclose([low[:2], high[:2], p[:2]], [ends.low, ends.high, test.pvalue])
+    np.testing.assert_allclose(mean, each.mean(0))
+    assert np.isnan([low[2], high[2]]).all() and p[2] == 1
+    assert np.isnan(of_repeats(each[:1])[1]).all() and (of_repeats(each[:1])[3] == 1).all()

@@ -33,7 +33,7 @@ from csnb.paper import minmax, normalization, theory, upheld
 from csnb.paper.tables import accuracies, agreement, other_side, plain_attack, protecting
 from csnb.runs import read_histories, read_hits, read_run, read_weights
 from csnb.runs.frames import read_answers
-from csnb.statistics import difference, half_width
+from csnb.statistics import difference, of_repeats
 
 NAMES = {
     "mnist": "Table II, MNIST",
@@ -499,17 +499,13 @@ def figure_5_convergence(evidence: Evidence) -> Finding:
     late = minmax.later(evidence.courses, "STD", "CSE").dropna(axis=1)
     if late.empty:
         return Finding("not run", "a training of CSE or STD is missing")
-    each = late.mean(axis=1).to_numpy()[:, None]
-    mean = float(each.mean())
-    half = (
-        float(half_width([0.0], each)[0]) if each.var() else math.nan
-    )  # of others nothing is known
+    mean, low, high, _ = (float(end[0]) for end in of_repeats(late.mean(axis=1).to_frame()))
     about = f"classes: {late.shape[1]}, trainings of each: {len(late)}"
     numbers = (
         "epochs to 99 % of the lower final training accuracy, CSE's less STD's: "
-        f"{signed_ends(mean, mean - half, mean + half)} ({about})"
+        f"{signed_ends(mean, low, high)} ({about})"
     )
-    return Finding(judged(*by_sign([(mean - half, mean + half)])), numbers)
+    return Finding(judged(*by_sign([(low, high)])), numbers)
 
 
 @claim("IV-A", "and takes more time to train", "table2_mnist")

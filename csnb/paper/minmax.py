@@ -10,7 +10,7 @@ import pandas as pd
 from csnb.paper.pairs import LEVEL
 from csnb.paper.tables import UNPROTECTING, accuracies, protecting
 from csnb.runs import read_run, read_weights
-from csnb.statistics import half_width, holm, mcnemar, mean_is_zero, paired_difference, wilson
+from csnb.statistics import holm, mcnemar, of_repeats, paired_difference, wilson
 
 CONV1 = "body.conv1.weight"  # of LeNet, whose first convolution the paper's figures show
 NEAR = (0.01, 0.05, 0.1)  # |w| below this is near zero; so is |w| below this part of the largest
@@ -96,12 +96,9 @@ def over_trainings(found: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
     for first, second in pairwise(methods):
         by_seed = _of_pair(found, first, second)
         gaps = (by_seed[second] - by_seed[first]).to_numpy()
-        varies, nothing = gaps.var(0) > 0, np.zeros(gaps.shape[1])
-        half = np.where(varies, half_width(nothing, gaps), np.nan)
-        p = np.where(varies, mean_is_zero(nothing, gaps), 1)
-        means, gap = by_seed.mean(), gaps.mean(0)
-        ends = [means[first], means[second], gap - half, gap + half]
-        rows = zip(found.columns, [f"{first} < {second}"] * len(half), *ends, strict=True)
+        _, low, high, p = of_repeats(gaps)
+        means, claims = by_seed.mean(), [f"{first} < {second}"] * len(p)
+        rows = zip(found.columns, claims, means[first], means[second], low, high, strict=True)
         compared = _compared(list(map(list, rows)), "measure").assign(trainings=len(gaps))
         parts.append(_tested(compared, p))
     return pd.concat(parts, ignore_index=True)
@@ -131,12 +128,11 @@ def with_recall(
         {p: of[found.columns].corrwith(of["recall"], method="spearman")
          for p, of in pd.concat(parts).groupby("class")}
     ).T.dropna()  # fmt: skip
-    half, p = half_width(np.zeros(each.shape[1]), each), mean_is_zero(np.zeros(each.shape[1]), each)
-    mean = each.mean()
-    frame = pd.DataFrame({"difference": mean, "low": mean - half, "high": mean + half})
-    frame = _tested(frame.assign(classes=len(each)), p).rename(
-        columns={"difference": "correlation"}
-    )
+    *ends, p = of_repeats(each)
+    names = ["difference", "low", "high"]
+    frame = pd.DataFrame(dict(zip(names, ends, strict=True)), index=each.columns)
+    frame = _tested(frame.assign(classes=len(each)), p)
+    frame = frame.rename(columns={"difference": "correlation"})
     return frame.rename_axis("measure").reset_index()
 
 
