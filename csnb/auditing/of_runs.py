@@ -1,16 +1,15 @@
-"""Audits of finished runs, kept in their folders."""
+"""Audits of finished runs, each kept in its run's folder."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from csnb.attacks import ATTACKS, ThreatModel, keeps_to_ball
 from csnb.auditing.of_model import conduct, key, most_images, sample
 from csnb.auditing.plan import BUDGETS
-from csnb.auditing.report import LEVELS, Audit, Counts
+from csnb.auditing.report import Audit, Counts
 from csnb.auditing.work import Case, Store
 from csnb.data.dataset import class_indices
 from csnb.errors import InputError, choices
@@ -19,7 +18,7 @@ from csnb.images import at_once
 from csnb.paths import expand
 from csnb.pretrained import load_model, run_data
 from csnb.runs import inspect, read_run, run_folders, weights_digest
-from csnb.runs.audits import NUMBERS, TEXTS, audit_file, read_audits
+from csnb.runs.audits import audit_file
 from csnb.runs.frames import read_answers
 from csnb.spec import Spec
 
@@ -92,50 +91,6 @@ def beside(folder: Path, result: Mapping[str, Any]) -> list[Path]:
         if same and method in SOURCES and weights_digest(state.result) != weights_digest(result):
             found.setdefault(method, path)
     return list(found.values())
-
-
-def overview(audits: Mapping[str, Audit]) -> pd.DataFrame:
-    """A row per run: claimed, audited, certified, verdict, what is flagged."""
-    rows = [{"run": name} | _summary(audit.rows) for name, audit in audits.items()]
-    return pd.DataFrame(rows)
-
-
-def kept_audits(runs: str | Path) -> pd.DataFrame:
-    """As `overview`, of every audit that is kept with a finished run in a folder of runs.
-
-    With the run's ``dataset``, ``threat`` model, ``method`` and ``seed``.
-    """
-    return pd.DataFrame([run | _summary(rows) for run, rows in _kept(runs)])
-
-
-def kept_rows(runs: str | Path) -> pd.DataFrame:
-    """All rows of these audits (see `csnb.auditing.Audit`), with the same of the run; ``file``."""
-    parts = [rows.assign(**run) for run, rows in _kept(runs)]
-    nothing = pd.DataFrame(columns=[*TEXTS, *NUMBERS, "file", "run"])
-    return pd.concat(parts, ignore_index=True) if parts else nothing
-
-
-def _kept(runs: str | Path) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """What is said of a run, and the rows of one of its audits."""
-    for path in run_folders(runs):
-        found = inspect(path)
-        if found.state == "done":
-            asked = found.result["parameters"]
-            run = {"run": path.name, "dataset": asked["dataset"]}
-            run |= {"threat": str(Experiment.of_result(found.result).threat())}
-            run |= {"method": asked["method"], "seed": asked["seed"]}
-            yield from ((run, rows) for rows in read_audits(path, weights_digest(found.result)))
-
-
-def _summary(rows: pd.DataFrame) -> dict[str, object]:
-    verdict = rows[rows["part"] == "verdict"].iloc[0]
-    accuracy = rows[(rows["part"] == "accuracy") & (rows["class"] == verdict["class"])]
-    own = accuracy.set_index("name")
-    signs = rows[(rows["part"] == "indicator") & (rows["flagged"].astype(str) == "True")]
-    known = {"class": verdict["class"], "n": int(verdict["n"]), "claim": rows["claim"].iloc[0]}
-    known |= {level: float(own["value"].get(level, np.nan)) for level in LEVELS}
-    known |= {"low": float(own["low"]["audited"]), "high": float(own["high"]["audited"])}
-    return known | {"verdict": verdict["name"], "flagged": ", ".join(signs["name"])}
 
 
 def _claim(

@@ -50,16 +50,17 @@ Written by `make pages` from the runs in [results/runs](results/runs); no number
 hand. Verdicts: **holds** (in all comparisons), **in part** (in some, and the other way in none),
 **mixed** (in some each way), **not shown** (in none, most are unclear), **contradicted** (in none,
 most are the other way, or what is printed is false), **not run**; what is claimed of most holds
-where more than half are so. Two networks are compared on the
-same test images of the protected class: by McNemar's exact test at 5 %, with Holm's correction for
-all of a table, under attacks with exact gradients; CW, whose budget decides its numbers, is left
-out. Such a test knows nothing of another seed. Where the classes of a table have several trainings
-each, attacks are counted instead: by Student's test of the mean difference over classes and
-trainings, whose error is of images and trainings, with Holm's correction for the attacks. Gains
-at equal false alarms are over trainings where there are several, with 95 % intervals for all
-methods at once. A mean over classes is one of each class's trainings first. CSE's gamma is 1, which
-came nearest to Table II of those that [calibration](notebooks/calibration.ipynb) tried; on MNIST
-the fuzziness hardly moves then.
+where more than half are so. Two networks are compared on the same test images of the protected
+class: by McNemar's exact test at 5 %, with Holm's correction for all of a table, under attacks with
+exact gradients; CW, whose budget decides its numbers, is left out. Such a test knows nothing of
+another seed. Where the classes of a table have several trainings each, attacks are counted instead:
+by Student's test of the mean difference over classes and trainings, whose error is of images and
+trainings, with Holm's correction for the attacks. What an audit left is counted network by network,
+by Newcombe's 95 % interval of the difference, without correction; it decides no verdict but that on
+obfuscated gradients. Gains at equal false alarms are over trainings where there are several, with
+95 % intervals for all methods at once. A mean over classes is one of each class's trainings first.
+CSE's gamma is 1, which came nearest to Table II of those that
+[calibration](notebooks/calibration.ipynb) tried; on MNIST the fuzziness hardly moves then.
 """
 TABLES = """\
 ## The tables

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from csnb import auditing
 from csnb.attacks import keeps_to_ball
+from csnb.auditing.kept import PLACE
 from csnb.markdown import signed_ends
 from csnb.pages.evidence import Evidence
 from csnb.paper import Table
-from csnb.paper.pairs import LEVEL, VERDICTS, mean_gap
+from csnb.paper.pairs import LEVEL, VERDICTS, complete, mean_gap
 from csnb.paper.tables import accuracies, protecting
 from csnb.statistics import holm
-
-AUDIT = ("run", "dataset", "method", "class", "seed", "verdict", "audited")  # columns, of some
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def attacks_of_mean(tests: pd.DataFrame) -> dict[str, list[str]]:
     ``tests``: of one pair and gradient. Nothing where the classes have one training or not the
     same: then nothing is known of all trainings.
     """
-    seeds = tests.groupby("protected_class")["seed"].unique().map(frozenset)
+    seeds = tests.groupby("protected_class")["seed"].agg(frozenset)
     if seeds.nunique() > 1 or len(seeds.iloc[0]) == 1:
         return {}
     attacks = tests.groupby("attack", sort=False, observed=True)
@@ -107,7 +107,7 @@ def tests_of(evidence: Evidence, dataset: str, pair: str) -> dict[str, pd.DataFr
 
 
 def counted(tests: pd.DataFrame) -> tuple[int, int, int]:
-    """How many of the paired ``tests`` are above, below and unclear."""
+    """How many of the ``tests`` are above, below and unclear."""
     above, below, unclear = (int((tests["verdict"] == word).sum()) for word in VERDICTS)
     return above, below, unclear
 
@@ -117,15 +117,19 @@ def _counted(name: str, tests: pd.DataFrame, *, gap: bool = False) -> str:
     text = f"{name}: above in {above}, below in {below}, unclear in {unclear} of {len(tests)}"
     if not gap:
         return text
-    seeds, found = tests.groupby("protected_class")["seed"].nunique(), mean_gap(tests)
-    each = " to ".join(map(str, sorted({seeds.min(), seeds.max()})))
-    about = f"classes: {len(seeds)}, trainings of each: {each}"
-    if not found["classes"]:
-        return f"{text} comparisons ({about})"
-    some = found["classes"] < len(seeds)
-    which = f"the {found['classes']} with every seed" if some else "classes"
-    ends = signed_ends(*(found[name] for name in ("gap", "low", "high")))
-    return f"{text} comparisons ({about}), mean over {which} {ends}"
+    seeds = tests.groupby("protected_class")["seed"].nunique()
+    about = _about(len(seeds), " to ".join(map(str, sorted({seeds.min(), seeds.max()}))))
+    means = []
+    for part in complete(tests):
+        found = mean_gap(part)
+        of, ends = _about(found["classes"], found["trainings"]), ("gap", "low", "high")
+        which = "" if of == about else f" {of}"
+        means.append(f", mean over classes{which} {signed_ends(*(found[end] for end in ends))}")
+    return "".join([f"{text} comparisons {about}", *means])
+
+
+def _about(classes: int, trainings: int | str) -> str:
+    return f"(classes: {classes}, trainings of each: {trainings})"
 
 
 def lost(table: Table, first: str, second: str) -> list[str]:
@@ -142,32 +146,29 @@ def lost(table: Table, first: str, second: str) -> list[str]:
     return [f"{said}clean recall below half of {second}'s"] if len(gone) else []
 
 
-def audited(evidence: Evidence, dataset: str, *methods: str) -> list[str]:
+def audited(evidence: Evidence, dataset: str, first: str, second: str) -> list[str]:
     """What a stronger attacker left of the class, where both methods were audited on it.
 
     Of the table's runs: others have other threat models.
     """
-    places, rows = ["class", "seed"], audits_of(evidence, dataset)
-    rows = rows[rows["method"].isin(methods)]
-    left = rows.pivot(index=places, columns="method", values="audited")
-    if not set(methods) <= set(left.columns):
+    rows = audits_of(evidence, dataset)
+    both = auditing.compared(rows, first, second)
+    if both.empty:
         return []
-    both = left[[*methods]].dropna()
-    classes = both.groupby("class").mean()
-    means = " against ".join(f"{classes[name].mean():.3f} of {name}" for name in methods)
-    found = rows.set_index(places).loc[both.index].query("verdict == 'masked'")
-    counts = found["method"].value_counts()
-    said = "".join(f", {name} masked in {n} of {len(both)}" for name, n in counts.items())
-    return [f"left by the audit: {means} (classes: {len(classes)}){said}"] if len(both) else []
+    means = both.groupby("class")[["first", "second"]].mean()
+    left = f"{means['first'].mean():.3f} of {first} against {means['second'].mean():.3f} of"
+    above, below, unclear = counted(both)
+    words = f"above in {above}, below in {below}, unclear in {unclear} of {len(both)}"
+    found = rows.merge(both[PLACE], on=PLACE).query("verdict == 'masked'")
+    masked = found.loc[found["method"].isin([first, second]), "method"].value_counts()
+    said = "".join(f", {name} masked in {n}" for name, n in masked.items())
+    return [f"left by the audit: {left} {second} (classes: {len(means)}), {words}{said}"]
 
 
 def audits_of(evidence: Evidence, *datasets: str) -> pd.DataFrame:
-    """Audits of the tables' runs: of each class the one of most images, of these the lowest."""
-    rows, ids = evidence.audits, [i for name in datasets for i in evidence.tables[name].ids]
-    if rows.empty:
-        return pd.DataFrame(columns=[*AUDIT])
-    rows = rows[rows["run"].isin(ids)].sort_values(["n", "audited"], ascending=[False, True])
-    return rows.drop_duplicates(["run", "class"])
+    """Audits of the tables' runs (see `csnb.auditing.fullest`)."""
+    ids = [i for name in datasets for i in evidence.tables[name].ids]
+    return auditing.fullest(evidence.audits[evidence.audits["run"].isin(ids)])
 
 
 def of_order(compared: pd.DataFrame, what: str, of: str = "one training each") -> Finding:

@@ -60,39 +60,54 @@ def paired(hits: pd.DataFrame, dataset: str) -> pd.DataFrame:
     return frame
 
 
-def mean_gap(tests: pd.DataFrame) -> dict[str, float]:
-    """How far the first is above the second, over the classes that have every seed of ``tests``.
+def complete(tests: pd.DataFrame) -> list[pd.DataFrame]:
+    """The parts of ``tests`` in which every class has the same seeds.
 
-    ``tests``: rows of `paired` of one pair and gradient. ``gap``: mean difference in accuracy, over
-    attacks and seeds, then over ``classes``; ``low`` and ``high``: its 95 % interval over images
-    and ``trainings`` (see `half_width`), ``p``: of "it is 0". Attacks and trainings share a class's
-    images: each counts as if the others were the same, which is on the safe side. NaN where no
-    class has every seed.
+    ``tests``: rows of `paired` of one pair and gradient. Those of the seeds that all classes have,
+    then those of the classes that have all seeds; all of them where these are the same.
+    """
+    seeds = tests.groupby("protected_class")["seed"].agg(frozenset)
+    shared, most = frozenset.intersection(*seeds), tests["seed"].nunique()
+    of_seeds = tests[tests["seed"].isin(shared)]
+    of_classes = tests[tests["protected_class"].isin(seeds.index[seeds.map(len) == most])]
+    parts = [of_seeds, of_classes] if len(of_seeds) < len(tests) else [tests]
+    return [part for part in parts if len(part)]
+
+
+def mean_gap(tests: pd.DataFrame) -> dict[str, float]:
+    """How far the first is above the second, over classes that have the same seeds.
+
+    ``tests``: one of `complete`. ``gap``: mean difference in accuracy, over attacks and seeds, then
+    over ``classes``; ``low`` and ``high``: its 95 % interval over images and ``trainings`` (see
+    `half_width`), ``p``: of "it is 0". Attacks and trainings share a class's images: each counts as
+    if the others were the same, which is on the safe side.
     """
     gap = tests["first"] - tests["second"]
     share = (tests["only_first"] + tests["only_second"]) / tests["n"]
     rows = tests.assign(gap=gap, variance=(share - gap**2) / tests["n"])
-    means = rows.groupby(["protected_class", "seed"])[["gap", "variance"]].mean()
-    of_class = means.unstack().dropna()
+    of_class = rows.groupby(["protected_class", "seed"])[["gap", "variance"]].mean().unstack()
     classes, each = len(of_class), of_class["gap"].mean().to_numpy()
-    found = {"classes": classes, "trainings": len(each)}
-    if not classes:
-        return found | dict.fromkeys(("gap", "low", "high", "p"), np.nan)
     variance = of_class["variance"].mean(axis=1).sum() / classes**2
     of_mean = [variance], each[:, None]
     mean, half, p = each.mean(), half_width(*of_mean)[0], mean_is_zero(*of_mean)[0]
-    return found | {"gap": mean, "low": mean - half, "high": mean + half, "p": p}
+    found = {"classes": classes, "trainings": len(each), "gap": mean}
+    return found | {"low": mean - half, "high": mean + half, "p": p}
 
 
 def over_trainings(tests: pd.DataFrame) -> pd.DataFrame:
-    """`mean_gap` of ``tests`` (of `paired`): a row per pair, attack and gradient. CW is left out.
+    """`mean_gap` of ``tests`` (of `paired`), a row for each pair, attack and gradient.
 
-    The columns of `mean_gap` after ``pair, attack, gradient``.
+    Two where not all classes have all seeds (see `complete`). CW is left out. The columns of
+    `mean_gap` after ``pair, attack, gradient``.
     """
     inside = tests[tests["attack"].map(keeps_to_ball).astype(bool)]
     places = ["pair", "attack", "gradient"]
     groups = inside.groupby(places, observed=True, sort=False)
-    rows = [dict(zip(places, place, strict=True)) | mean_gap(part) for place, part in groups]
+    rows = [
+        dict(zip(places, place, strict=True)) | mean_gap(part)
+        for place, group in groups
+        for part in complete(group)
+    ]
     columns = [*places, "classes", "trainings", "gap", "low", "high", "p"]
     return pd.DataFrame(rows, columns=columns)
 

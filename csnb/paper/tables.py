@@ -196,7 +196,7 @@ def _of_level(rows: pd.DataFrame, level: str) -> str:
 def audits(scores: pd.DataFrame) -> pd.DataFrame:
     """What attacks of the paper left of a class, and what an audit left (see `csnb.audit`).
 
-    ``scores``: of `read_runs`. A row for each method, class and seed that was audited: the least
+    ``scores``: of `read_runs`. A row for each class, seed and method that was audited: the least
     accuracy under the attacks that keep to the ball, by ``float32`` and by ``exact`` gradients, of
     all test images, and ``audited``, with n and Wilson interval as text, of those that the audit
     drew; ``certified``, likewise, where an audit has bounds: at least so much stands.
@@ -205,13 +205,13 @@ def audits(scores: pd.DataFrame) -> pd.DataFrame:
     rows = rows.astype({"method": str, "class": str, "attack": str})
     rows = rows[rows["attack"].map(keeps_to_ball).astype(bool)]
     levels = [level for level in ("audited", "certified") if level in scores]
-    found, places = {}, ["method", "class", "seed"]
+    found, places = {}, ["class", "seed", "method"]
     for place, part in rows.groupby(places, observed=True):
         rounded = part["attack"].str.contains(FLOAT32, regex=False)
         cells = {"float32": part["value"][rounded].min(), "exact": part["value"][~rounded].min()}
         found[place] = cells | {level: _of_level(part, level) for level in levels}
     order = {name: k for k, name in enumerate(METHODS)}
-    kept = sorted(found, key=lambda place: (order.get(place[0], len(order)), place))
+    kept = sorted(found, key=lambda place: (*place[:2], order.get(place[2], len(order)), place))
     index = pd.MultiIndex.from_tuples(kept, names=places) if kept else None
     columns = ["float32", "exact", *levels]
     return pd.DataFrame([found[place] for place in kept], index, columns)

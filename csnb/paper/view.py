@@ -54,9 +54,10 @@ exact test, since both networks met the same images, at 5 % after Holm's correct
 comparisons of one gradient. ADV is adversarial training without costs or fuzziness, which the
 paper's tables leave out. These are statements about the networks that were trained, not about all
 trainings; those are below.""",
-    "trainings": """Mean difference in accuracy over the classes that have every seed, with its 95 %
-interval over images and trainings (Student's, with Satterthwaite's degrees of freedom; of one
-training over images alone, for it says nothing of others); not corrected for so many rows:""",
+    "trainings": """Mean difference in accuracy over classes that have the same seeds - all classes,
+and those with every seed where these are fewer -, with its 95 % interval over images and trainings
+(Student's, with Satterthwaite's degrees of freedom; of one training over images alone, for it says
+nothing of others); not corrected for so many rows:""",
     "tests": "The largest differences on the same images, by exact gradients:",
     "findings": "In words, from our runs:",
     "clean": """## The other side of protection

@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from making import QUICK, stripes
+from scipy.stats import binomtest
 
 import csnb
-from csnb.auditing import audit_run, kept_audits, kept_rows
+from csnb.auditing import audit_run, compared, fullest, kept_audits, kept_rows
 from csnb.paper import tables
 from csnb.runs import read_run, read_runs
 from csnb.runs.audits import read_audits
@@ -49,7 +50,7 @@ def test_scores_stand_beside_what_is_audited(runs: Path) -> None:
     assert frame.attrs["parameters"]["epochs"] == 1
     table = tables.audits(frame)
     least = beside["value"].astype(float).min()
-    assert table.loc[("CSA", "middle", 0), "exact"] == least and len(table) == 1
+    assert table.loc[("middle", 0, "CSA"), "exact"] == least and len(table) == 1
     assert table["audited"].iloc[0].startswith(f"{part.loc['middle', 'value']:.3f} [")
     kept, rows = kept_audits(runs).iloc[0], kept_rows(runs)
     assert set(rows["run"]) == {kept["run"]} and set(rows["seed"]) == {kept["seed"]}
@@ -194,6 +195,39 @@ def test_an_audit_of_which_a_byte_or_the_end_is_another_is_left_aside(
         assert kept_audits(tmp_path).empty and "audited" not in read_runs(tmp_path)
     file.write_bytes(whole)
     assert len(kept_audits(tmp_path)) == 1
+
+
+def kept_of(rows: list[tuple[str, str, int, int, float, int]]) -> pd.DataFrame:
+    """Audits by run, method, class, seed, audited and n."""
+    frame = pd.DataFrame(rows, columns=["run", "method", "class", "seed", "audited", "n"])
+    return frame.assign(dataset="mnist", threat="eps 0.3")
+
+
+def test_of_audits_of_a_class_the_one_of_most_images_that_left_the_least_counts() -> None:
+    rows = [("a", "CSE", 3, 0, 0.1, 50), ("a", "CSE", 3, 0, 0.7, 300), ("a", "CSE", 3, 0, 0.6, 300)]
+    kept = kept_of([*rows, ("a", "CSE", 4, 0, 0.9, 50), ("b", "STD", 3, 0, 0.2, 50)])
+    assert sorted(fullest(kept)["audited"]) == [0.2, 0.6, 0.9]
+
+
+def test_methods_are_compared_where_both_were_audited_by_newcombe_s_interval() -> None:
+    kept = kept_of([
+        ("a", "CSA", 3, 0, 0.5, 300), ("b", "ADV", 3, 0, 0.6, 300), ("b", "ADV", 4, 0, 0.1, 300),
+        ("c", "CSA", 4, 0, 0.2, 200), ("d", "CSA", 5, 0, 0.2, 300), ("e", "CSA", 3, 1, 0.9, 300),
+        ("f", "ADV", 3, 1, 0.91, 300), ("g", "STD", 3, 0, 0.0, 300),
+    ])  # fmt: skip
+    other = kept[kept["run"] == "b"].assign(run="h", threat="eps 0.1")
+    found = compared(pd.concat([kept, other]), "CSA", "ADV")
+    assert found[["class", "seed"]].to_numpy().tolist() == [[3, 0], [3, 1], [4, 0]]
+    assert found["verdict"].tolist() == ["below", "unclear", "above"]
+    assert found["difference"].to_numpy() == pytest.approx([-0.1, -0.01, 0.1])
+    for row, n in zip(found.itertuples(), (300, 300, 200), strict=True):
+        shares = (row.first, n), (row.second, 300)
+        one, two = (binomtest(round(p * m), m).proportion_ci(method="wilson") for p, m in shares)
+        below = np.hypot(row.first - one.low, two.high - row.second)
+        above = np.hypot(one.high - row.first, row.second - two.low)
+        ends = [row.difference - below, row.difference + above]
+        assert [row.low, row.high] == pytest.approx(ends)
+    assert compared(kept, "CSA", "TRADES").empty and compared(kept[:0], "CSA", "ADV").empty
 
 
 @pytest.mark.parametrize("name", ["others", "all"])

@@ -7,11 +7,13 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from csnb.auditing.kept import RUN, SUMMARY
 from csnb.pages.counting import Finding, judged, mostly, of_order, of_pair
 from csnb.paper import minmax
 
 SCORES = ["run", "method", "protected_class", "class", "value", "measure", "attack", "seed"]
 NOTHING = pd.DataFrame(columns=SCORES)
+NO_AUDIT = pd.DataFrame(columns=[*RUN, *SUMMARY])
 
 
 @pytest.mark.parametrize(
@@ -49,7 +51,7 @@ def made_of(gaps: dict[int, dict[int, float]]) -> SimpleNamespace:
     tests = tests.assign(pair="CSE > STD", second=0.5, verdict="above", gradient="exact")
     tests = tests.assign(n=1e12, only_first=1e11, only_second=1e11)
     made = SimpleNamespace(paired=tests, there="5 of 6", ids=[], scores=NOTHING)
-    return SimpleNamespace(tables={"mnist": made}, audits=pd.DataFrame())
+    return SimpleNamespace(tables={"mnist": made}, audits=NO_AUDIT)
 
 
 def test_a_mean_over_seeds_has_student_s_interval_of_the_classes_that_have_all() -> None:
@@ -58,9 +60,16 @@ def test_a_mean_over_seeds_has_student_s_interval_of_the_classes_that_have_all()
     whole = {0: {0: 0.1, 1: 0.3}, 1: {0: 0.2, 1: 0.2}}  # by class, by seed
     said = of_pair(made_of(whole), "mnist", "CSE", "STD").numbers
     assert f"(classes: 2, trainings of each: 2), mean over classes {ends}; of the mean" in said
-    said = of_pair(made_of(whole | {2: {0: 0.9}}), "mnist", "CSE", "STD").numbers
-    over = f"mean over the 2 with every seed {ends}"
-    assert said.endswith(f"trainings of each: 1 to 2), {over}")
+    said = of_pair(made_of(whole | {2: {0: 0.3}}), "mnist", "CSE", "STD").numbers
+    of_all = "mean over classes (classes: 3, trainings of each: 1) +0.200 [+0.200, +0.200]"
+    of_two = f"mean over classes (classes: 2, trainings of each: 2) {ends}"
+    assert said.endswith(f"(classes: 3, trainings of each: 1 to 2), {of_all}, {of_two}")
+    said = of_pair(
+        made_of({0: {0: 0.1, 1: 0.2}, 1: {0: 0.3, 2: 0.2}}), "mnist", "CSE", "STD"
+    ).numbers
+    assert (
+        "trainings of each: 2), mean over classes (classes: 2, trainings of each: 1) +0.200" in said
+    )
     said = of_pair(made_of({0: {0: 0.1}, 1: {1: 0.2}}), "mnist", "CSE", "STD").numbers
     assert said.endswith("comparisons (classes: 2, trainings of each: 1)")
 
@@ -95,7 +104,7 @@ def test_pairs_are_counted_by_gradient_and_without_cw() -> None:
             ("c", "CSE", "4", 0, 0.9, "masked"), ("another eps", "STD", "4", 0, 0.0, "masked"),
         ],
         columns=["run", "method", "class", "seed", "audited", "verdict"],
-    ).assign(n=300)  # fmt: skip
+    ).assign(n=300, dataset="mnist", threat="eps 0.3")  # fmt: skip
     fewer = audits[:1].assign(n=10, audited=0.0)
     ids = ["a", "a1", "b", "c", "not done"]
     known = [("a", "STD", 0, 0, 0.9), ("a", "STD", 0, 1, 0.9), ("b", "CSE", 0, 0, 0.44)]
@@ -108,13 +117,14 @@ def test_pairs_are_counted_by_gradient_and_without_cw() -> None:
     exact, rounded, lost, audited = found.numbers.split("; ")
     assert found.verdict == "in part"
     assert exact.startswith("exact gradients: above in 2, below in 0, unclear in 2 of 4 ")
-    # of class 3 (.4 + .3) / 2; class 4 has one seed
-    said = "(classes: 2, trainings of each: 1 to 2), mean over the 1 with every seed "
-    assert f"{said}+0.350 [" in exact
+    # of seed 0: class 3 .4, class 4 .1; of class 3: (.4 + .3) / 2
+    said = "(classes: 2, trainings of each: 1 to 2), mean over classes "
+    assert f"{said}(classes: 2, trainings of each: 1) +0.250 [" in exact
+    assert ", mean over classes (classes: 1, trainings of each: 2) +0.350 [" in exact
     assert rounded.endswith("above in 0, below in 1, unclear in 0 of 1")
     assert lost.startswith("**CSE loses the class** in 1 of 2 trainings (class 0): clean recall")
-    said = "0.100 of CSE against 0.400 of STD (classes: 1), CSE masked in 1 of 1"
-    assert audited == f"left by the audit: {said}"
+    said = "0.100 of CSE against 0.400 of STD (classes: 1), above in 0, below in 1, unclear in 0"
+    assert audited == f"left by the audit: {said} of 1, CSE masked in 1"
     expected = Finding("not run", "2 of 9 runs of the table are done, none with both")
     assert of_pair(evidence, "mnist", "CSE+ADV", "CSA") == expected
 

@@ -108,13 +108,17 @@ def test_a_gap_s_interval_covers_other_images_and_other_trainings() -> None:
     assert np.median(widths) < 2 * 4.303 * np.hypot(spread, 0.03) / np.sqrt(3)
 
 
-def test_a_gap_is_of_the_classes_that_have_every_seed() -> None:
+def test_gaps_are_of_the_seeds_that_all_classes_have_and_of_the_classes_with_all_seeds() -> None:
     tests = paper.paired(TESTED, "mnist").query("gradient == 'exact'")
     again = tests[tests["protected_class"] == 4].assign(seed=1)
-    gap = pairs.mean_gap(pd.concat([tests, again]))
-    assert (gap["classes"], gap["trainings"], gap["gap"]) == (1, 2, 0.5)
-    none = pairs.mean_gap(pd.concat([tests[:1], again]))
-    assert none["classes"] == 0 and np.isnan(none["gap"])
+    both = pairs.over_trainings(pd.concat([tests, again]))
+    once = pairs.over_trainings(tests)
+    columns = ["classes", "trainings", "gap"]
+    assert both[columns].to_numpy().tolist() == [once.loc[0, columns].tolist(), [1, 2, 0.5]]
+    assert both.loc[0, "low"] == once.loc[0, "low"] and once.loc[0, "classes"] > 1
+    assert pairs.complete(pd.concat([tests[:1], again])) == []
+    (whole,) = pairs.complete(tests)
+    assert whole.equals(tests)
 
 
 def test_what_is_printed_is_counted_where_both_networks_were_run() -> None:

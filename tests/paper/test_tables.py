@@ -150,12 +150,17 @@ def test_the_other_side_is_compared_seed_by_seed_and_class_by_class() -> None:
     assert found.loc["STD", "less STD's"] == 0 and np.isnan(found.loc["MINE", "less STD's"])
 
 
-def test_audits_of_each_seed_stand_by_themselves() -> None:
-    frame = scores(*(("mnist", "CSA", 3, seed, {"3": (1, 2)}) for seed in (0, 1, 2)))
+def test_audits_of_a_class_and_seed_stand_together_in_the_paper_s_order() -> None:
+    runs = [("mnist", "CSA", 3, seed, {"3": (1, 2)}) for seed in (0, 1, 2)]
+    frame = scores(
+        *runs, ("mnist", "STD", 0, 2, {"3": (1, 2)}), ("mnist", "CSA", 1, 0, {"1": (1, 2)})
+    )
     frame = frame.assign(audited=frame["seed"] / 10, audited_n=100)
-    frame.loc[frame["attack"] == "clean", "audited"] = np.nan
+    frame.loc[(frame["attack"] == "clean") | (frame["class"] == ""), "audited"] = np.nan
     found = tables.audits(frame)["audited"]
-    assert [text[:5] for text in found["CSA", "3"]] == ["0.000", "0.100", "0.200"]
+    order = [("1", 0, "CSA"), *(("3", k, "CSA") for k in (0, 1)), ("3", 2, "STD"), ("3", 2, "CSA")]
+    assert found.index.tolist() == order
+    assert [text[:5] for text in found] == ["0.000", "0.000", "0.100", "0.200", "0.200"]
 
 
 def test_agreement_counts_cells_inside_and_ranks_them() -> None:
