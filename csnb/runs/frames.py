@@ -120,7 +120,7 @@ def read_histories(folders: Iterable[str | Path]) -> pd.DataFrame:
 
     Each row names its run, data set (a file's name without its folder), model, method, protected
     class, seed, the ``epochs`` of the whole training, commit and machine. ``fuzziness``: Eq. 8 over
-    all convolutions. Raises InputError where a run is not done.
+    all convolutions. Raises InputError where a run is not done, or where there is none.
     """
     parts = []
     for folder in map(Path, folders):
@@ -133,6 +133,8 @@ def read_histories(folders: Iterable[str | Path]) -> pd.DataFrame:
         overall = overall_fuzziness(history, read_weights(folder))
         origin = {"run": folder.name, "commit": made["commit"], "machine": made["machine"]}
         parts.append(history.assign(fuzziness=overall, **known, **origin))
+    if not parts:
+        raise InputError("runs: none; allowed: folders of finished runs, at least one")
     return pd.concat(parts, ignore_index=True)
 
 

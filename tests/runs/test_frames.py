@@ -230,6 +230,8 @@ def test_histories_stand_together_with_what_made_them(trained: list[Path], tmp_p
         assert rows["fuzziness"].iloc[-1] == expected
     with pytest.raises(InputError, match="todo"):
         read_histories([tmp_path])
+    with pytest.raises(InputError, match=r"runs: none; allowed: folders of finished runs"):
+        read_histories([])
 
 
 def test_scores_of_chosen_runs_are_those_of_all_runs(trained: list[Path]) -> None:
