@@ -91,29 +91,41 @@ def pretrained() -> pd.DataFrame:
 
 def _calls(runs: Sequence[tuple[Path, dict[str, Any]]]) -> dict[str, Path]:
     """The arguments that mean each run: with parameters that tell it from its like."""
-    alike: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
+    alike: dict[str, list[tuple[Path, dict[str, Any], str]]] = {}
     for folder, result in runs:
         asked = result["parameters"]
         classes = ", ".join(map(str, result["protected"]))
         classes = classes if len(result["protected"]) == 1 else repr(classes)
         call = f"{asked['dataset']!r}, {asked['method']!r}, protected_class={classes}"
-        alike.setdefault(call, []).append((folder, asked | {"": result["sha256"]}))
+        alike.setdefault(call, []).append((folder, asked, weights_digest(result)))
     found = {}
     for call, group in alike.items():
-        networks = {asked.pop("")["model.safetensors"]: asked for _, asked in group}
-        names = _telling(list(networks.values()))
-        for folder, asked in group:
+        networks = [(asked, weights) for _, asked, weights in group]
+        for folder, asked, _ in group:
+            names = _telling(asked, networks)
             found[call + "".join(f", {n}={_of(asked, n)!r}" for n in names)] = folder
     return found
 
 
-def _telling(runs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Parameters that tell these runs apart, few of them: the seed, then the first that help."""
-    names, told = [], 1
-    for name in dict.fromkeys(["seed", *(n for asked in runs for n in asked)]):
-        apart = {repr([_of(asked, n) for n in [*names, name]]) for asked in runs}
-        if name != "protected_class" and len(apart) > told:
-            names, told = [*names, name], len(apart)
+def _telling(
+    asked: Mapping[str, Any], networks: Sequence[tuple[Mapping[str, Any], str]]
+) -> list[str]:
+    """Parameters that tell a run from others' weights: the seed, then the shortest that help.
+
+    None that is not needed. ``networks``: parameters and weights.
+    """
+
+    def meant(names: Sequence[str]) -> int:
+        fit = [all(_of(each, n) == _of(asked, n) for n in names) for each, _ in networks]
+        return len({weights for fits, (_, weights) in zip(fit, networks, strict=True) if fits})
+
+    names: list[str] = []
+    for name in sorted(asked, key=lambda n: (n != "seed", len(repr(asked[n])))):
+        if name != "protected_class" and meant([*names, name]) < meant(names):
+            names.append(name)
+    for name in names[::-1]:
+        fewer = [n for n in names if n != name]
+        names = fewer if meant(fewer) == meant(names) else names
     return names
 
 

@@ -16,10 +16,12 @@ import torch
 import yaml
 from making import QUICK, STRIPES, write_run
 from pictures import photos
+from safetensors.torch import load_file
 
 import csnb
 from csnb import Experiment, InputError, exporting, run
 from csnb.card import model_card
+from csnb.paths import RESULTS
 from csnb.pretrained import pretrained
 from csnb.runs.identity import NUMERICS
 
@@ -163,9 +165,11 @@ def test_committed_networks_are_loaded_by_what_they_are_without_their_images(
 def test_each_line_of_the_list_is_a_call_that_works() -> None:
     calls = pretrained()
     assert len(calls) > 15
-    for call in calls.index:
+    for call, folder in calls["run"].items():
         network = eval(f"csnb.load_pretrained({call})", {"csnb": csnb})
         assert not network.training
+        kept = load_file(RESULTS / folder / "model.safetensors")
+        assert all(torch.equal(kept[name], value) for name, value in network.state_dict().items())
     seeds = [csnb.load_pretrained("digits", "REST", protected_class=8, seed=n) for n in (0, 1)]
     assert not torch.equal(*(next(network.parameters()) for network in seeds))
     with pytest.raises(InputError, match=r"3 networks for 'digits', 'REST', protected_class=8; al"):
