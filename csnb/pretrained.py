@@ -64,10 +64,7 @@ def load_pretrained(
     """
     label, every = METHODS.parse(method).label, _runs()
     asked = given | {"dataset": dataset, "method": label}
-    found = [
-        (folder, result) for folder, result in every
-        if all(_of(result["parameters"], name) == value for name, value in asked.items())
-    ]  # fmt: skip
+    found = [(folder, result) for folder, result in every if _fits(result["parameters"], asked)]
     if found and protected_class is not None:
         classes = class_indices(protected_class, found[0][1]["classes"], dataset)
         found = [(f, result) for f, result in found if tuple(result["protected"]) == classes]
@@ -116,8 +113,8 @@ def _telling(
     """
 
     def meant(names: Sequence[str]) -> int:
-        fit = [all(_of(each, n) == _of(asked, n) for n in names) for each, _ in networks]
-        return len({weights for fits, (_, weights) in zip(fit, networks, strict=True) if fits})
+        given = {name: _of(asked, name) for name in names}
+        return len({weights for each, weights in networks if _fits(each, given)})
 
     names: list[str] = []
     for name in sorted(asked, key=lambda n: (n != "seed", len(repr(asked[n])))):
@@ -127,6 +124,10 @@ def _telling(
         fewer = [n for n in names if n != name]
         names = fewer if meant(fewer) == meant(names) else names
     return names
+
+
+def _fits(parameters: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
+    return all(_of(parameters, name) == value for name, value in given.items())
 
 
 def _of(parameters: Mapping[str, Any], name: str) -> Any:
