@@ -605,18 +605,19 @@ def figure_6(evidence: Evidence) -> Finding:
 @claim("IV-C, Table IV", "on CIFAR-100 and ResNet18 the methods help little", "table4_cifar100")
 def cifar100(evidence: Evidence) -> Finding:
     """As claimed: below standard training; the other way: above."""
-    there, found = evidence.tables["cifar100"].there, {}
+    table, found = evidence.tables["cifar100"], {}
     for method in ("CSE", "CSA", "CSE+ADV"):
         tests = tests_of(evidence, "cifar100", f"{method} > STD")
         found[method] = counted(tests["exact"]) if "exact" in tests else (0, 0, 0)
     missing = [method for method, counts in found.items() if not sum(counts)]
     if missing:
-        words = f"{there} runs of the table are done, none with STD and {', '.join(missing)}"
+        words = f"{table.there} runs of the table are done, none with STD and {', '.join(missing)}"
         return Finding("not run", words)
     above, below, unclear = map(sum, zip(*found.values(), strict=True))
-    said = [f"{name} in {each[0]} of {sum(each)}" for name, each in found.items()]
-    verdict = judged(below, above, unclear)
-    return Finding(verdict, f"exact gradients, above STD ({there} runs): {', '.join(said)}")
+    said = [f"{name} in {each[0]} and {each[1]} of {sum(each)}" for name, each in found.items()]
+    words = f"exact gradients, above and below STD ({table.there} runs): {', '.join(said)}"
+    gone = [text for method in found for text in lost(table, method, "STD")]
+    return Finding(judged(below, above, unclear), "; ".join([words, *gone]))
 
 
 @claim(

@@ -159,14 +159,20 @@ def test_a_property_obfuscates_where_only_those_that_have_it_are_masked(
 def test_little_help_is_what_is_not_shown_above_standard_training() -> None:
     rows = [("CSE > STD", "below"), ("CSA > STD", "unclear"), ("CSE+ADV > STD", "above")]
     tests = pd.DataFrame(rows, columns=["pair", "verdict"]).assign(attack="PGD", gradient="exact")
-    made = SimpleNamespace(paired=tests, there="9 of 10")
+    known = [("a", "STD", 0.6), ("b", "CSE", 0.31), ("c", "CSA", 0.29), ("d", "CSE+ADV", 0.5)]
+    scores = pd.DataFrame(known, columns=["run", "method", "value"]).assign(
+        measure="accuracy", attack="clean", seed=0, **{"class": 0}, protected_class=0
+    )
+    made = SimpleNamespace(paired=tests, there="9 of 10", scores=scores)
     found = cifar100(SimpleNamespace(tables={"cifar100": made}))
     assert found.verdict == "mixed"
-    words = "exact gradients, above STD (9 of 10 runs): CSE in 0 of 1, CSA in 0 of 1, CSE+ADV in 1 "
-    assert found.numbers.startswith(words)
+    counts, gone = found.numbers.split("; ")
+    words = "exact gradients, above and below STD (9 of 10 runs): CSE in 0 and 1 of 1, "
+    assert counts == f"{words}CSA in 0 and 0 of 1, CSE+ADV in 1 and 0 of 1"
+    assert gone.startswith("**CSA loses the class** in 1 of 1 trainings (class 0): clean recall")
     unclear, below = tests.assign(verdict="unclear"), tests.assign(verdict="below")
     for rows_left, verdict in ((unclear, "not shown"), (below, "holds"), (tests[:2], "not run")):
-        made = SimpleNamespace(paired=rows_left, there="9 of 10")
+        made = SimpleNamespace(paired=rows_left, there="9 of 10", scores=scores)
         assert cifar100(SimpleNamespace(tables={"cifar100": made})).verdict == verdict
 
 
