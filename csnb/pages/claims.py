@@ -17,6 +17,7 @@ from csnb.losses import expected_cost, fuzziness
 from csnb.markdown import signed_ends, table
 from csnb.pages.counting import (
     Finding,
+    audited,
     audits_of,
     by_sign,
     counted,
@@ -614,10 +615,12 @@ def cifar100(evidence: Evidence) -> Finding:
         words = f"{table.there} runs of the table are done, none with STD and {', '.join(missing)}"
         return Finding("not run", words)
     above, below, unclear = map(sum, zip(*found.values(), strict=True))
-    said = [f"{name} in {each[0]} and {each[1]} of {sum(each)}" for name, each in found.items()]
-    words = f"exact gradients, above and below STD ({table.there} runs): {', '.join(said)}"
-    gone = [text for method in found for text in lost(table, method, "STD")]
-    return Finding(judged(below, above, unclear), "; ".join([words, *gone]))
+    each = [f"{name} in {n[0]} and {n[1]} of {sum(n)}" for name, n in found.items()]
+    words = f"exact gradients, above and below STD ({table.there} runs): {', '.join(each)}"
+    for method in found:
+        said = lost(table, method, "STD") + audited(evidence, "cifar100", method, "STD")
+        words = "; ".join([words, *said])
+    return Finding(judged(below, above, unclear), words)
 
 
 @claim(

@@ -139,7 +139,7 @@ def lost(table: Table, first: str, second: str) -> list[str]:
     places = ["protected_class", "seed", "method"]
     recall = clean.set_index(places)["value"].unstack().reindex(columns=[first, second]).dropna()
     gone = recall[recall[first] < recall[second] / 2]
-    where = ", ".join(sorted({str(p) for p, _ in gone.index}))
+    where = ", ".join(map(str, sorted({p for p, _ in gone.index})))
     said = (
         f"**{first} loses the class** in {len(gone)} of {len(recall)} trainings (class {where}): "
     )

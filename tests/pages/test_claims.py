@@ -159,21 +159,27 @@ def test_a_property_obfuscates_where_only_those_that_have_it_are_masked(
 def test_little_help_is_what_is_not_shown_above_standard_training() -> None:
     rows = [("CSE > STD", "below"), ("CSA > STD", "unclear"), ("CSE+ADV > STD", "above")]
     tests = pd.DataFrame(rows, columns=["pair", "verdict"]).assign(attack="PGD", gradient="exact")
-    known = [("a", "STD", 0.6), ("b", "CSE", 0.31), ("c", "CSA", 0.29), ("d", "CSE+ADV", 0.5)]
-    scores = pd.DataFrame(known, columns=["run", "method", "value"]).assign(
-        measure="accuracy", attack="clean", seed=0, **{"class": 0}, protected_class=0
-    )
-    made = SimpleNamespace(paired=tests, there="9 of 10", scores=scores)
-    found = cifar100(SimpleNamespace(tables={"cifar100": made}))
+    known = [("a", "STD", 0.6, 0.2), ("b", "CSE", 0.31, 0.1), ("c", "CSA", 0.29, 0.9)]
+    known += [("d", "CSE+ADV", 0.5, 0.2)]
+    frame = pd.DataFrame(known, columns=["run", "method", "value", "audited"]).assign(seed=0)
+    scores = frame.assign(measure="accuracy", attack="clean", **{"class": 0}, protected_class=0)
+    audits = frame.assign(n=100, dataset="cifar100", threat="eps 8/255", verdict="stands")
+    audits = audits.assign(**{"class": "0"})[audits["method"] != "CSE+ADV"]
+    made = SimpleNamespace(paired=tests, there="9 of 10", scores=scores, ids=list("abcd"))
+    found = cifar100(SimpleNamespace(tables={"cifar100": made}, audits=audits))
     assert found.verdict == "mixed"
-    counts, gone = found.numbers.split("; ")
+    counts, cse, gone, csa = found.numbers.split("; ")
     words = "exact gradients, above and below STD (9 of 10 runs): CSE in 0 and 1 of 1, "
     assert counts == f"{words}CSA in 0 and 0 of 1, CSE+ADV in 1 and 0 of 1"
+    said = "left by the audit: {} against 0.200 of STD (classes: 1), above in {}, below in {}, "
+    assert cse.startswith(said.format("0.100 of CSE", 0, 1))
+    assert csa.startswith(said.format("0.900 of CSA", 1, 0))
     assert gone.startswith("**CSA loses the class** in 1 of 1 trainings (class 0): clean recall")
     unclear, below = tests.assign(verdict="unclear"), tests.assign(verdict="below")
     for rows_left, verdict in ((unclear, "not shown"), (below, "holds"), (tests[:2], "not run")):
-        made = SimpleNamespace(paired=rows_left, there="9 of 10", scores=scores)
-        assert cifar100(SimpleNamespace(tables={"cifar100": made})).verdict == verdict
+        made = SimpleNamespace(paired=rows_left, there="9 of 10", scores=scores, ids=list("abcd"))
+        evidence = SimpleNamespace(tables={"cifar100": made}, audits=audits)
+        assert cifar100(evidence).verdict == verdict
 
 
 def courses(**columns: dict[str, list[float]]) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from csnb.auditing.kept import RUN, SUMMARY
-from csnb.pages.counting import Finding, judged, mostly, of_order, of_pair
+from csnb.pages.counting import Finding, judged, lost, mostly, of_order, of_pair
 from csnb.paper import minmax
 
 SCORES = ["run", "method", "protected_class", "class", "value", "measure", "attack", "seed"]
@@ -127,6 +127,17 @@ def test_pairs_are_counted_by_gradient_and_without_cw() -> None:
     assert audited == f"left by the audit: {said} of 1, CSE masked in 1"
     expected = Finding("not run", "2 of 9 runs of the table are done, none with both")
     assert of_pair(evidence, "mnist", "CSE+ADV", "CSA") == expected
+
+
+def test_lost_classes_are_named_in_the_order_of_their_numbers() -> None:
+    runs = [("STD", 0, 0.9), ("CSE", 10, 0.4), ("CSE", 2, 0.4), ("CSE", 3, 0.46)]
+    rows = [(f"{m} {p}", m, p, of, value) for m, p, value in runs for of in range(11)]
+    scores = pd.DataFrame(rows, columns=["run", "method", "protected_class", "class", "value"])
+    scores = scores.assign(measure="accuracy", attack="clean", seed=0)
+    said = lost(SimpleNamespace(scores=scores), "CSE", "STD")
+    assert [each.partition(":")[0] for each in said] == [
+        "**CSE loses the class** in 2 of 3 trainings (class 2, 10)"
+    ]
 
 
 def test_weights_that_are_more_extreme_by_construction_hold() -> None:
