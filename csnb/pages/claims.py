@@ -616,11 +616,10 @@ def cifar100(evidence: Evidence) -> Finding:
         return Finding("not run", words)
     above, below, unclear = map(sum, zip(*found.values(), strict=True))
     each = [f"{name} in {n[0]} and {n[1]} of {sum(n)}" for name, n in found.items()]
-    words = f"exact gradients, above and below STD ({table.there} runs): {', '.join(each)}"
+    said = [f"exact gradients, above and below STD ({table.there} runs): {', '.join(each)}"]
     for method in found:
-        said = lost(table, method, "STD") + audited(evidence, "cifar100", method, "STD")
-        words = "; ".join([words, *said])
-    return Finding(judged(below, above, unclear), words)
+        said += lost(table, method, "STD") + audited(evidence, "cifar100", method, "STD")
+    return Finding(judged(below, above, unclear), "; ".join(said))
 
 
 @claim(
